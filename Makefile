@@ -1,0 +1,39 @@
+# `make` lists what there is. Everything sets itself up in .venv; nothing needs root or a GPU.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test lint bench clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(VENV)/.installed  ## install fedcore and its tools into .venv
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup  ## train a model across four simulated hospitals; e.g. ARGS="--baselines --json"
+	$(BIN)/fedcore demo $(ARGS)
+
+up: setup  ## start S3 and Prefect with the demo's hospitals, and serve the flows to Prefect's UI
+	$(BIN)/fedcore up $(ARGS)
+
+test: setup  ## run all tests; e.g. ARGS="-k exchange"
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+lint: setup  ## ruff, mypy --strict, and the layers of the design
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup  ## measure, and leave benchmarks/results.json
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove .venv, caches and the demo's folder
+	rm -rf $(VENV) fedcore-work .pytest_cache .mypy_cache .ruff_cache .coverage* build *.egg-info

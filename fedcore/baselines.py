@@ -1,0 +1,109 @@
+"""What the federated model is compared with: each site alone, and all data in one place.
+
+Only the embedded stack can do this, because only there may one process read every site's data.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+
+from fedcore import seeds
+from fedcore.config import plan as plans
+from fedcore.config.federation import Location
+from fedcore.config.functions import resolve
+from fedcore.config.plan import Plan
+from fedcore.data.site import SiteData
+from fedcore.evaluation.metrics import collect, summarise
+from fedcore.models.initial import build_model
+from fedcore.store.connect import Keys, open_store
+from fedcore.training import local
+from fedcore.training.state import load_params
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Several datasets as one, with the collate method of the first."""
+
+    parts: Sequence[Any]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __getitem__(self, index: int) -> Any:
+        for part in self.parts:
+            if index < len(part):
+                return part[index]
+            index -= len(part)
+        raise IndexError(index)
+
+    def collate(self, items: Sequence[Any]) -> Any:
+        """As the parts do it."""
+        return self.parts[0].collate(items)
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """Macro AUC on the held-out subjects of all sites together."""
+
+    single_site: Mapping[str, float | None]
+    centralised: float | None
+
+
+def train_baselines(
+    plan: Plan, sites: Mapping[str, tuple[Location, Keys | None]], *, workers: int
+) -> Baselines:
+    """Train each site's own model and the centralised one, with the federated model's epochs.
+
+    Every model starts from the plan's initial parameters and passes over its data
+    ``rounds × epochs`` times, as a client's does over the whole run.
+    """
+    names = [None, *sorted(sites)]  # the centralised one first: it takes the longest
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        where = tuple(sorted(sites.items()))
+        tasks = [pool.submit(_train_and_score, plan, where, name) for name in names]
+        scores = dict(zip(names, [task.result() for task in tasks], strict=True))
+    centralised = scores.pop(None)
+    return Baselines({str(name): auc for name, auc in scores.items()}, centralised)
+
+
+Sites = tuple[tuple[str, tuple[Location, Keys | None]], ...]
+
+
+@functools.cache
+def _datasets(plan_json: str, where: Sites) -> dict[str, Mapping[str, Any]]:
+    """Site → split → dataset. Once per process, for all the models that it trains."""
+    plan = plans.parse(plan_json)
+    return {
+        site: resolve(plan.task.dataset)(
+            SiteData(plan.task, open_store(location, keys=keys), plan.purpose)
+        )
+        for site, (location, keys) in where
+    }
+
+
+def _train_and_score(plan: Plan, where: Sites, only: str | None) -> float | None:
+    """Macro AUC of a model trained at the site ``only``, or on all sites' data if None."""
+    data = _datasets(plan.canonical().decode(), where)
+    chosen = [only] if only is not None else list(data)
+    training = plan.training.model_copy(update={"epochs": plan.training.epochs * plan.rounds})
+    module = build_model(plan)
+    result = local.train(
+        module,
+        Pooled([data[site]["train"] for site in chosen]),
+        resolve(plan.task.loss),
+        training,
+        seed=seeds.derive(plan.seed, "baseline", *chosen),
+    )
+    load_params(module, result.params)
+    held_out = Pooled([splits["test"] for splits in data.values()])
+    scores, targets = local.predict(module, held_out, plan.training)
+    statistics = collect(scores, np.asarray(targets), {}, num_classes=len(plan.task.classes))
+    auc: float | None = summarise(statistics, plan.task.classes)["overall"]["macro_auc"]["value"]
+    return auc

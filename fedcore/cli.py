@@ -1,0 +1,281 @@
+"""The ``fedcore`` command: parse, call one use case, map an error to an exit code."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedcore.config import federation as federations
+from fedcore.config import plan as plans
+from fedcore.errors import EXIT_GATE_FAILED, FedcoreError
+from fedcore.terminal import RunProgress, console, progress_bar, show_result, show_rows
+
+EXIT_CODES = """
+Exit codes: 0 done · 2 wrong usage · 3 the run ended well and its gate said no · 75 try again
+later (a service did not answer, too few sites replied) · 65-78 will not work until something is
+changed (78 a file is wrong, 77 not allowed, 73 there already, 66 not found, 65 bad data) · 1 a bug.
+"""
+
+app = typer.Typer(
+    help="Federated learning on medical images: no scan leaves its hospital." + EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+plan_app = typer.Typer(help="Plans: what a run does.", no_args_is_help=True)
+models_app = typer.Typer(help="Released models.", no_args_is_help=True)
+keys_app = typer.Typer(help="The server's signing key.", no_args_is_help=True)
+app.add_typer(plan_app, name="plan")
+app.add_typer(models_app, name="models")
+app.add_typer(keys_app, name="keys")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")]
+PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="The plan file.")]
+FederationFile = Annotated[
+    Path, typer.Option("--federation", help="The federation file: where the sites are.")
+]
+Workdir = Annotated[
+    Path, typer.Option(help="Folder for the stack's data, logs, reports and models.")
+]
+DEFAULT_WORKDIR = Path("fedcore-work")
+DEFAULT_FEDERATION = DEFAULT_WORKDIR / "federation.yaml"
+
+
+@app.command()
+def demo(
+    workdir: Workdir = DEFAULT_WORKDIR,
+    plan: Annotated[Path | None, typer.Option(help="Another plan than the shipped one.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Instead of the plan's.")] = None,
+    scale: Annotated[float, typer.Option(help="Times the usual number of subjects.")] = 1.0,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Also train each site alone, and all data together.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run that was interrupted.")
+    ] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the services up until Ctrl-C.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Train one model across four simulated hospitals, on this machine, and release it.
+
+    Starts an S3 server and a Prefect server on free local ports, makes the hospitals' brain
+    scans, runs the plan, and leaves report and model in WORKDIR. What was started is stopped at
+    the end. Interrupted at any moment, `fedcore demo --resume` goes on where it stood.
+    """
+    from fedcore import demo as demos
+
+    with demos.prepare(
+        workdir, plan=plan, rounds=rounds, scale=scale, on_stage=_stages
+    ) as ready:
+        isolation = demos.isolation(ready)
+        show_rows("What each site's credential may do with what is not its own", isolation)
+        result = _train(ready.plan, ready.federation, ready.stack, resume=resume)
+        extras = demos.extras(ready, isolation, baselines=baselines, on_stage=_stages)
+        outcome = _outcome(result | extras, ready.federation)
+        _show(outcome, result, as_json=as_json)
+        if keep:
+            _wait(ready.stack)
+    raise typer.Exit(0 if result["verdict"]["passed"] else EXIT_GATE_FAILED)
+
+
+@app.command()
+def up(
+    workdir: Workdir = DEFAULT_WORKDIR,
+    scale: Annotated[float, typer.Option(help="Times the usual number of subjects.")] = 1.0,
+) -> None:
+    """Start S3, Prefect and the simulated hospitals, and serve the flows, until Ctrl-C.
+
+    A run can then be started with its parameters from Prefect's UI: Deployments, train, Run.
+    """
+    from fedcore import demo as demos
+
+    with demos.prepare(workdir, plan=None, rounds=None, scale=scale, on_stage=_stages) as ready:
+        _use(ready.stack)
+        from flows.serve import serve_flows
+
+        _tell_urls(ready.stack)
+        serve_flows(plan=ready.plan, federation=ready.federation)
+
+
+@app.command()
+def run(
+    plan: PlanFile,
+    federation: FederationFile,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with this plan's unfinished run.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Run PLAN with the sites of a federation file, and release the model if its gate says yes.
+
+    Uses the Prefect server that PREFECT_API_URL names, or a temporary one of Prefect's own.
+    """
+    result = _train(plan, federation, None, resume=resume)
+    _show(_outcome(result, federation), result, as_json=as_json)
+    raise typer.Exit(0 if result["verdict"]["passed"] else EXIT_GATE_FAILED)
+
+
+@app.command()
+def client(
+    run_id: Annotated[str, typer.Argument(help="The run to take part in.")],
+    first_order: Annotated[int, typer.Option(help="Number of the first order to answer.")] = 0,
+) -> None:
+    """Train for one site: answer the run's orders, as the site's policy allows.
+
+    Reads FEDCORE_POLICY, FEDCORE_EXCHANGE and FEDCORE_DATA (where they are, as JSON), and the
+    site's own keys from FEDCORE_EXCHANGE_KEYS and FEDCORE_DATA_KEYS, or from boto3's chain.
+    """
+    from fedcore.client.connect import connect
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    connect().run(run_id, first_order)
+
+
+@plan_app.command("check")
+def plan_check(plan: PlanFile, as_json: Json = False) -> None:
+    """Validate a plan: every fault with its line and the way out."""
+    checked = plans.load(plan)
+    console.print(f"{plan}: sound. {checked.rounds} rounds; digest {checked.digest}")
+    _json({"name": checked.name, "digest": checked.digest}, as_json=as_json)
+
+
+@plan_app.command("schema")
+def plan_schema() -> None:
+    """Print the JSON schema of plans, for editors."""
+    typer.echo(json.dumps(plans.schema(), indent=2))
+
+
+@keys_app.command("create")
+def keys_create(path: Annotated[Path, typer.Argument(help="PEM file to write.")]) -> None:
+    """Make the server's signing key. The sites put its public half into their policies."""
+    from fedcore.store import envelope
+
+    typer.echo(envelope.public_text(envelope.create_key(path)))
+
+
+@keys_app.command("show")
+def keys_show(path: Annotated[Path, typer.Argument(help="PEM file to read.")]) -> None:
+    """Print the public half, as a site's policy holds it."""
+    from fedcore.store import envelope
+
+    typer.echo(envelope.public_text(envelope.load_key(path)))
+
+
+ModelName = Annotated[str, typer.Argument(help="The plan's name.")]
+
+
+@models_app.command("list")
+def models_list(
+    name: ModelName, federation: FederationFile = DEFAULT_FEDERATION, as_json: Json = False
+) -> None:
+    """List the versions of a model."""
+    registry = _registry(name, federation)
+    champion = registry.champion()
+    rows = [
+        {
+            "version": manifest.version,
+            "champion": manifest.version == champion,
+            "created": manifest.created,
+            "run": manifest.run_id,
+            "passed": manifest.verdict["passed"],
+        }
+        for manifest in registry.list()
+    ]
+    show_rows(name, rows)
+    _json({"models": rows}, as_json=as_json)
+
+
+@models_app.command("show")
+def models_show(
+    name: ModelName,
+    version: Annotated[str, typer.Argument(help="A number, or champion.")] = "champion",
+    federation: FederationFile = DEFAULT_FEDERATION,
+    as_json: Json = False,
+) -> None:
+    """Show a version's model card."""
+    from dataclasses import asdict
+
+    from fedcore.registry.card import model_card
+
+    registry = _registry(name, federation)
+    manifest = registry.show("champion" if version == "champion" else int(version))
+    console.print(model_card(manifest), markup=False)
+    _json(asdict(manifest), as_json=as_json)
+
+
+@models_app.command("promote")
+def models_promote(
+    name: ModelName,
+    version: Annotated[int, typer.Argument(help="The version to make champion.")],
+    federation: FederationFile = DEFAULT_FEDERATION,
+) -> None:
+    """Make a version that passed its gate the champion."""
+    _registry(name, federation).promote(version)
+    console.print(f"{name} version {version} is champion")
+
+
+@models_app.command("rollback")
+def models_rollback(name: ModelName, federation: FederationFile = DEFAULT_FEDERATION) -> None:
+    """Make the champion before this one champion again."""
+    version = _registry(name, federation).rollback()
+    console.print(f"{name} version {version} is champion again")
+
+
+def _registry(name: str, federation: Path) -> Any:
+    from fedcore.registry.api import Registry
+    from fedcore.server.connect import server_store
+
+    return Registry(server_store(federations.load(federation)), name)
+
+
+@contextmanager
+def _stages() -> Iterator[OnStage]:
+    """A progress bar per stage of the preparation."""
+    with progress_bar() as progress:
+
+        def begin(name: str, steps: int) -> Callable[[], None]:
+            task = progress.add_task(name, total=steps)
+            return lambda: progress.advance(task)
+
+        yield begin
+
+
+def _train(
+    plan: Path, federation: Path, stack: Stack | None, *, resume: bool
+) -> dict[str, Any]:
+    """Run the flow in this process, with progress in the terminal."""
+    from fedcore.server.connect import new_run_id, unfinished_run
+
+    what, who = plans.load(plan), federations.load(federation)
+    run_id = unfinished_run(who, what) if resume else new_run_id(what)
+    if stack is not None:
+        _use(stack)
+    from flows.train import train
+
+    with progress_bar() as progress:
+        handler = RunProgress(progress)
+        log = logging.getLogger("fedcore.run")
+        log.setLevel(logging.INFO)
+        log.addHandler(handler)
+        try:
+            return train(plan=str(plan), federation=str(federation), run_id=run_id)
+        finally:
+            log.removeHandler(handler)
+
+
+def main() -> None:
+    """Entry point: errors become one clear message and their exit code."""
+    try:
+        app()
+    except FedcoreError as error:
+        console.print(f"fedcore: {error}", markup=False, highlight=False)
+        sys.exit(error.exit_code)

@@ -1,0 +1,140 @@
+"""What an accepted order computes: train the plan's model, or evaluate it, on the site's data."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from fedcore import params as flat
+from fedcore import seeds
+from fedcore.aggregation import weights
+from fedcore.compression.codec import codec
+from fedcore.config.functions import resolve
+from fedcore.config.plan import Plan
+from fedcore.data.site import Files, SiteData
+from fedcore.errors import DataError
+from fedcore.models.initial import build_model
+from fedcore.params import Params
+from fedcore.privacy import clipping
+from fedcore.records import (
+    ClientUpdate,
+    DataSummary,
+    EvalOrder,
+    Evaluation,
+    Split,
+    TrainOrder,
+)
+from fedcore.registry import onnx
+from fedcore.training import local, state
+
+
+class Learner:
+    """One plan on one site's data. Data and model are loaded once and serve every round."""
+
+    def __init__(self, plan: Plan, files: Files, *, min_cell: int) -> None:
+        site = SiteData(plan.task, files, plan.purpose)
+        self._plan = plan
+        self._min_cell = min_cell
+        self._data: Mapping[Split, Any] = resolve(plan.task.dataset)(site)
+        self._module = build_model(plan)
+        self._loss: Callable[..., Any] = resolve(plan.task.loss)
+
+    def train(self, order: TrainOrder, digest: str, params: Params) -> ClientUpdate:
+        """Train from ``params``; the update is clipped and coded as the plan says.
+
+        Raises DataError if the site has no training subject.
+        """
+        plan, started = self._plan, time.perf_counter()
+        dataset = self._dataset("train")
+        state.load_params(self._module, params)
+        result = local.train(
+            self._module,
+            dataset,
+            self._loss,
+            plan.training,
+            seed=seeds.derive(plan.seed, "train", order.site, order.round_num),
+        )
+        update = flat.only(flat.subtract(result.params, params), result.trained)
+        norm = clipping.l2_norm(update)
+        factor = clipping.factor(norm, plan.privacy.clip_norm)
+        clipped = {name: array * factor for name, array in update.items()} if factor < 1 else update
+        return ClientUpdate(
+            site=order.site,
+            run_id=order.run_id,
+            seq=order.seq,
+            order_digest=digest,
+            update=codec(plan.compression.codec).encode(clipped),
+            weights=self._weights(result.trained),
+            num_examples=result.num_examples,
+            data=summary(dataset),
+            measurements={
+                **result.measurements,
+                "update_norm": norm,
+                "seconds.train": time.perf_counter() - started,
+            },
+        )
+
+    def evaluate(
+        self, order: EvalOrder, digest: str, params: Params, model: bytes | None
+    ) -> Evaluation:
+        """Additive statistics of ``params`` on the order's split, and the export's deviation.
+
+        Raises DataError if the split has fewer subjects than the site reports on.
+        """
+        started = time.perf_counter()
+        dataset = self._dataset(order.split)
+        if len(dataset) < self._min_cell:
+            raise DataError(
+                f"{len(dataset)} subjects in the {order.split} split; fewer than "
+                f"{self._min_cell} are not reported on",
+                reason=f"fewer than {self._min_cell} subjects in the {order.split} split",
+            )
+        state.load_params(self._module, params)
+        scores, targets = local.predict(self._module, dataset, self._plan.training)
+        statistics = resolve(self._plan.task.metrics.collect)(
+            scores,
+            targets,
+            getattr(dataset, "groups", {}),
+            num_classes=len(self._plan.task.classes),
+            min_cell=self._min_cell,
+        )
+        measurements = {"seconds.evaluate": time.perf_counter() - started}
+        if model is not None:
+            examples, _ = local.first_batch(dataset, self._plan.training)
+            measurements["onnx_max_abs_diff"] = onnx.parity(
+                self._module, model, examples, tuple(self._plan.task.modalities)
+            )
+        return Evaluation(
+            site=order.site,
+            run_id=order.run_id,
+            seq=order.seq,
+            order_digest=digest,
+            statistics=statistics,
+            num_examples=len(dataset),
+            data=summary(dataset),
+            measurements=measurements,
+        )
+
+    def _dataset(self, split: Split) -> Any:
+        try:
+            dataset = self._data[split]
+        except KeyError:
+            raise DataError(f"the plan's dataset function gives no {split!r} split") from None
+        if len(dataset) == 0:
+            reason = f"no subject in the {split} split"
+            raise DataError(f"there is {reason}; look at what was left out", reason=reason)
+        return dataset
+
+    def _weights(self, trained: Mapping[str, int]) -> dict[str, float]:
+        rule = self._plan.aggregation
+        if rule.weights == "uniform":
+            return dict.fromkeys(trained, 1.0)
+        return {module: weights.examples(n, rule.weight_cap) for module, n in trained.items()}
+
+
+def summary(dataset: Any) -> DataSummary:
+    """The dataset's own summary, or one that counts its examples; with the shapes of its inputs."""
+    known = getattr(dataset, "summary", None) or DataSummary(num_subjects=len(dataset))
+    return replace(known, inputs=local.input_shapes(dataset))

@@ -1,0 +1,244 @@
+"""The plan: what one run does, as a file that people read, review and sign off.
+
+The plan's digest names it. A site may allow a plan by digest, so every field that changes what a
+site is asked to do belongs in here, and nothing else (addresses are in the federation file).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fedcore.config import yaml
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
+"""Lower case, digits and dashes, at most 40: it becomes part of object keys and of Job names."""
+
+Importable = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+"""``package.module:function``."""
+
+
+class Section(BaseModel):
+    """A part of a file: unknown fields are errors, values are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Function(Section):
+    """An importable function and the keyword arguments it is called with."""
+
+    function: Importable
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class Modality(Section):
+    """Where a subject's image of one modality lies, and how its intensities are to be read."""
+
+    path: str = Field(description="glob below the subject's folder, e.g. anat/*_FLAIR.nii.gz")
+    kind: Literal["mr", "ct", "pet"]
+    window: tuple[float, float] | None = Field(
+        default=None, description="CT: HU window; PET: SUV range. Mapped to [0, 1] and clipped"
+    )
+
+    @model_validator(mode="after")
+    def _window_belongs(self) -> Self:
+        if self.kind == "mr" and self.window is not None:
+            raise ValueError("MR intensities are relative: window is for CT (HU) and PET (SUV)")
+        if self.kind != "mr" and self.window is None:
+            unit = "HU" if self.kind == "ct" else "SUV"
+            raise ValueError(f"a {self.kind} modality needs window: [low, high] in {unit}")
+        if self.window is not None and self.window[0] >= self.window[1]:
+            raise ValueError("window must be [low, high] with low < high")
+        return self
+
+
+class Metrics(Section):
+    """How a site counts (additive statistics) and how the server sums that up."""
+
+    collect: Function = Function(function="fedcore.evaluation.metrics:collect")
+    summarise: Function = Function(function="fedcore.evaluation.metrics:summarise")
+
+
+class Task(Section):
+    """What is learnt, from what. ``model``, ``dataset``, ``loss``, ``metrics`` may be one's own."""
+
+    classes: list[str] = Field(min_length=2)
+    modalities: dict[Name, Modality] = Field(default_factory=dict)
+    groups: list[str] = Field(
+        default=[], description="attributes of a subject by which metrics are split, e.g. sex"
+    )
+    model: Function
+    dataset: Function
+    loss: Function = Function(function="torch.nn.functional:cross_entropy")
+    metrics: Metrics = Metrics()
+
+    def functions(self) -> list[str]:
+        """Every importable name that a client will call for this task."""
+        return [self.model.function, self.dataset.function, self.loss.function,
+                self.metrics.collect.function]  # fmt: skip
+
+
+class Training(Section):
+    """One site's local training in one round."""
+
+    epochs: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    proximal_mu: float = Field(default=0.0, ge=0, description="FedProx (Li et al. 2020); 0 = off")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    mixed_precision: bool = False
+    threads: int = Field(
+        default=1, ge=1, description="CPU threads; part of the plan because sums depend on it"
+    )
+
+
+class Aggregation(Section):
+    """How the updates of a round become the next global params."""
+
+    weights: Literal["examples", "uniform"] = "examples"
+    weight_cap: float | None = Field(
+        default=None, gt=0, description="examples above this count as this many; bounds the weight"
+    )
+    server_learning_rate: float = Field(default=1.0, gt=0)
+    server_momentum: float = Field(default=0.0, ge=0, lt=1)
+
+
+class Cohort(Section):
+    """Who takes part in a round."""
+
+    size: int | None = Field(default=None, ge=1, description="sites per round; none = all")
+    min_clients: int = Field(default=1, ge=1, description="fewer usable replies end the round")
+
+
+class Privacy(Section):
+    """Clipping and noise: the site-level Gaussian mechanism. Zero noise gives no guarantee."""
+
+    clip_norm: float | None = Field(default=None, gt=0)
+    noise_multiplier: float = Field(default=0.0, ge=0)
+    target_delta: float = Field(default=1e-5, gt=0, lt=1)
+    noise_source: Literal["os", "seeded"] = Field(
+        default="os", description="seeded is for comparisons and tests: whoever knows the seed "
+        "can subtract the noise"
+    )  # fmt: skip
+
+
+class Compression(Section):
+    """How arrays are coded on the way up."""
+
+    codec: Literal["float32", "float16"] = "float32"
+
+
+class Gates(Section):
+    """What a model must reach on the sites' held-out subjects to be promoted. Unset = not asked."""
+
+    min_macro_auc: float | None = Field(default=None, ge=0, le=1)
+    min_accuracy: float | None = Field(default=None, ge=0, le=1)
+    min_sensitivity: float | None = Field(default=None, ge=0, le=1)
+    min_specificity: float | None = Field(default=None, ge=0, le=1)
+    min_site_auc: float | None = Field(default=None, ge=0, le=1, description="of the worst site")
+    max_group_gap: float | None = Field(
+        default=None, ge=0, le=1,
+        description="largest difference in macro AUC between two groups of one attribute",
+    )  # fmt: skip
+
+    def asked(self) -> dict[str, float]:
+        """The thresholds that are set, by name."""
+        return {name: value for name, value in self if value is not None}
+
+
+class Timeouts(Section):
+    """Seconds."""
+
+    round: float = Field(default=3600.0, gt=0, description="until a phase closes without the late")
+    idle: float = Field(default=600.0, ge=0, description="a client without an order ends; 0 = one "
+                        "order a process")  # fmt: skip
+    poll: float = Field(default=1.0, gt=0, description="between looks at the exchange bucket")
+
+
+class Plan(Section):
+    """One run, whole."""
+
+    name: Name
+    purpose: Name = Field(description="what consent was given for; the site's policy lists them")
+    seed: int = Field(ge=0)
+    rounds: int = Field(ge=1)
+    task: Task
+    training: Training = Training()
+    aggregation: Aggregation = Aggregation()
+    cohort: Cohort = Cohort()
+    privacy: Privacy = Privacy()
+    compression: Compression = Compression()
+    gates: Gates = Gates()
+    timeouts: Timeouts = Timeouts()
+    launch: Literal["process", "none"] = Field(
+        default="process",
+        description="process: local client processes; none: clients are started by the sites",
+    )
+
+    @model_validator(mode="after")
+    def _combines(self) -> Self:
+        faults = list(illegal_combinations(self))
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the canonical JSON of every field, defaults included."""
+        return hashlib.sha256(self.canonical()).hexdigest()
+
+    def canonical(self) -> bytes:
+        """The plan as JSON with sorted keys: equal plans give equal bytes."""
+        fields = self.model_dump(mode="json")
+        return json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+
+
+def illegal_combinations(plan: Plan) -> list[str]:
+    """What may not be combined, each fault as one sentence that says why and the way out."""
+    faults = []
+    private = plan.privacy.noise_multiplier > 0
+    if private and plan.privacy.clip_norm is None:
+        faults.append(
+            "privacy: noise_multiplier without clip_norm protects nothing, because noise is scaled "
+            "to the clipped norm; set clip_norm or remove the noise"
+        )
+    unbounded = plan.aggregation.weights == "examples" and plan.aggregation.weight_cap is None
+    if private and unbounded:
+        faults.append(
+            "aggregation: unbounded weights with noise make the sensitivity unbounded; use "
+            "weights: uniform, or set weight_cap"
+        )
+    if plan.aggregation.weights == "uniform" and plan.aggregation.weight_cap is not None:
+        faults.append("aggregation: weight_cap has no effect with weights: uniform; remove it")
+    if plan.cohort.size is not None and plan.cohort.min_clients > plan.cohort.size:
+        faults.append(
+            f"cohort: min_clients {plan.cohort.min_clients} can never be reached by a cohort of "
+            f"{plan.cohort.size}; lower min_clients or raise size"
+        )
+    if plan.gates.max_group_gap is not None and not plan.task.groups:
+        faults.append("gates: max_group_gap needs task.groups to compare; name them or remove it")
+    if plan.training.mixed_precision and plan.training.device == "cpu":
+        faults.append("training: mixed_precision is for GPUs; remove it or set device: auto")
+    return faults
+
+
+def load(path: Path) -> Plan:
+    """Read a plan file. Raises ConfigError that names each fault with its line and the way out."""
+    return yaml.load(path, Plan)
+
+
+def parse(text: str, *, source: str = "plan") -> Plan:
+    """Read a plan from YAML (or JSON) text. Raises ConfigError."""
+    return yaml.parse(text, Plan, source=source)
+
+
+def schema() -> Mapping[str, Any]:
+    """The JSON schema of a plan file, for editors."""
+    return Plan.model_json_schema()

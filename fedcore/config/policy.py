@@ -1,0 +1,67 @@
+"""The site's policy: a file that the hospital owns, and that its client obeys."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from pydantic import Field
+
+from fedcore.config import yaml
+from fedcore.config.plan import Name, Plan, Section
+
+
+class Allow(Section):
+    """What a plan may ask. Everything not listed is refused."""
+
+    purposes: list[Name] = Field(description="purposes that the ethics approval covers")
+    modalities: list[Name] = Field(description="modalities a plan may read; more are refused")
+    code: list[str] = Field(
+        default=["fedcore.*", "torch.nn.functional:*"],
+        description="patterns of package.module:function that may run here",
+    )
+    plans: list[str] | None = Field(
+        default=None, description="digests of approved plans (fedcore plan digest); unset = any"
+    )
+    require_noise: float | None = Field(
+        default=None, gt=0, description="smallest noise_multiplier accepted; unset = none asked"
+    )
+
+
+class Policy(Section):
+    """Who this site is, whose orders it takes, and what they may ask."""
+
+    site: Name
+    server_public_key: str = Field(description="Ed25519, base64; `fedcore keys show` prints it")
+    allow: Allow
+    min_cell: int = Field(
+        default=5, ge=1, description="groups with fewer subjects are not reported; evaluations "
+        "on fewer subjects are refused"
+    )  # fmt: skip
+
+
+def load(path: Path) -> Policy:
+    """Read a policy file. Raises ConfigError that names each fault with its line."""
+    return yaml.load(path, Policy)
+
+
+def objection(policy: Policy, plan: Plan) -> str | None:
+    """Why this site will not take part in ``plan``, in one sentence; None if it will."""
+    allow = policy.allow
+    if allow.plans is not None and plan.digest not in allow.plans:
+        return f"plan {plan.digest[:12]} is not among the plans this site approved"
+    if plan.purpose not in allow.purposes:
+        return f"purpose {plan.purpose!r} is not allowed here; allowed: {', '.join(allow.purposes)}"
+    foreign = [name for name in plan.task.modalities if name not in allow.modalities]
+    if foreign:
+        return f"modality {foreign[0]!r} is not allowed here"
+    for function in plan.task.functions():
+        if not any(fnmatchcase(function, pattern) for pattern in allow.code):
+            return f"code {function!r} is not allowed to run here"
+    wanted = allow.require_noise
+    if wanted is not None and plan.privacy.noise_multiplier < wanted:
+        return (
+            f"noise_multiplier {plan.privacy.noise_multiplier} is below the {wanted} that this "
+            "site requires"
+        )
+    return None

@@ -1,0 +1,74 @@
+"""Healthy tissue → intensities: what each modality makes of the same head.
+
+As in SynthSeg (Billot et al. 2023, https://doi.org/10.1016/j.media.2023.102789) every tissue draws
+its mean anew for each subject and modality, here from ranges that a radiologist would accept.
+Units: CT in Hounsfield units, PET in SUV (g/mL), MR relative to white matter on T1 at about 100.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fedcore.data.phantoms.anatomy import Anatomy
+from fedcore.data.phantoms.fields import FloatArray
+
+MODALITIES = ("t1ce", "flair", "ct", "pet")
+MR = frozenset({"t1ce", "flair"})
+
+Range = tuple[float, float]
+
+RANGES: Mapping[str, Mapping[str, Range]] = {
+    "t1ce": {"air": (0, 1), "csf": (15, 28), "grey": (58, 70), "white": (86, 98),
+             "skull": (14, 30), "scalp": (85, 120), "vessel": (140, 180)},
+    "flair": {"air": (0, 1), "csf": (8, 20), "grey": (80, 92), "white": (62, 72),
+              "skull": (14, 28), "scalp": (80, 110), "vessel": (20, 40)},
+    "ct": {"air": (-1000, -1000), "csf": (4, 12), "grey": (36, 41), "white": (27, 31),
+           "skull": (750, 1150), "scalp": (-30, 30), "vessel": (46, 54)},
+    "pet": {"air": (0, 0), "csf": (0.8, 1.4), "grey": (6.2, 7.8), "white": (2.1, 2.9),
+            "skull": (0.7, 1.2), "scalp": (0.8, 1.4), "vessel": (1.4, 2.0)},
+}  # fmt: skip
+"""Modality → tissue → range of the tissue's mean over subjects."""
+
+TEXTURE: Mapping[str, float] = {"t1ce": 3.0, "flair": 3.5, "ct": 1.5, "pet": 0.35}
+"""Standard deviation within a tissue, in the modality's unit."""
+
+
+def tissues(head: Anatomy, rng: np.random.Generator) -> dict[str, FloatArray]:
+    """Fraction of each voxel (X, Y, Z) that is air, CSF, …: they add up to 1."""
+    skull_mm, scalp_mm = rng.uniform(6.0, 9.0), rng.uniform(4.0, 7.0)
+    inside = [
+        np.clip((edge - head.depth) / head.voxel_mm + 0.5, 0.0, 1.0)
+        for edge in (1.0, 1.0 + skull_mm, 1.0 + skull_mm + scalp_mm)
+    ]
+    vessel = _sagittal_sinus(head) * (1.0 - head.grey - head.white)
+    grey, white = head.grey * inside[0], head.white * inside[0]
+    return {
+        "air": 1.0 - inside[2],
+        "scalp": inside[2] - inside[1],
+        "skull": inside[1] - inside[0],
+        "vessel": vessel * inside[0],
+        "grey": grey,
+        "white": white,
+        "csf": np.clip(inside[0] * (1.0 - vessel) - grey - white, 0.0, 1.0),
+    }
+
+
+def rendered(
+    fractions: Mapping[str, FloatArray], modality: str, rng: np.random.Generator
+) -> FloatArray:
+    """The healthy head (X, Y, Z) as ``modality`` would show it without scanner or noise."""
+    image = np.zeros_like(fractions["air"])
+    for tissue, (low, high) in RANGES[modality].items():
+        image += np.float32(rng.uniform(low, high)) * fractions[tissue]
+    texture = rng.standard_normal(image.shape, dtype=np.float32)
+    return image + np.float32(TEXTURE[modality]) * texture * (1.0 - fractions["air"])
+
+
+def _sagittal_sinus(head: Anatomy) -> FloatArray:
+    """The superior sagittal sinus: under the vault, in the midline."""
+    x, _, z = head.axes_mm()
+    width = np.clip((5.0 - np.abs(x)) / head.voxel_mm + 0.5, 0.0, 1.0)
+    under = np.clip((head.depth + 7.0) / head.voxel_mm, 0.0, 1.0)
+    return (width * under * (z > 0.0)).astype(np.float32)

@@ -1,0 +1,209 @@
+"""Tumours, and the harmless findings that look like them.
+
+The signs are drawn one by one, each with a chance, because no sign is certain: a glioma need not
+enhance, a meningioma need not be dense, an adenoma need not be avid. What one modality leaves open
+another decides, so that no single modality separates the classes and all of them nearly do.
+Intensities are in the units of ``contrast``; the chances are meant to be plausible, not surveyed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedcore.data.phantoms.anatomy import Anatomy
+from fedcore.data.phantoms.fields import FloatArray, smooth
+
+CLASSES = ("none", "glioma", "meningioma", "pituitary")
+TUMOUR, OEDEMA = 1, 2
+"""Values of a phantom's label volume; incidental findings are 0."""
+
+SELLA_MM = (0.0, 4.0, -31.0)
+PINEAL_MM = (0.0, -28.0, 2.0)
+Point = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something painted over the healthy head.
+
+    ``mask``: fraction of each voxel (X, Y, Z). ``looks``: modality → intensity; a modality that is
+    not named does not show the finding. ``label``: its value in the label volume.
+    """
+
+    mask: FloatArray
+    looks: Mapping[str, float]
+    label: int = 0
+
+
+def tumour(diagnosis: str, head: Anatomy, rng: np.random.Generator) -> list[Finding]:
+    """The findings of ``diagnosis`` (one of CLASSES) in the order in which to paint them."""
+    if diagnosis == "none":
+        return []
+    makers = {"glioma": _glioma, "meningioma": _meningioma, "pituitary": _pituitary}
+    return makers[diagnosis](head, rng)
+
+
+def _glioma(head: Anatomy, rng: np.random.Generator) -> list[Finding]:
+    """Irregular, in the white matter; often a ring, a wide oedema, low density, high uptake."""
+    _, _, z = head.axes_mm()
+    deep = (head.white > 0.6) & (head.depth < -14.0) & (z > -20.0)
+    edge = _distance(head, _somewhere(deep, head, rng), rng.uniform(11.0, 20.0), 0.3, rng)
+    looks = {"t1ce": rng.uniform(48, 60)}
+    if _happens(rng, 0.8):
+        looks["flair"] = rng.uniform(115, 140)
+    if _happens(rng, 0.65):
+        looks["ct"] = rng.uniform(14, 21)
+    if _happens(rng, 0.75):
+        looks["pet"] = rng.uniform(9.5, 14) if _happens(rng, 0.6) else rng.uniform(1.0, 1.8)
+    body = Finding(_inside(edge, head) * _in_brain(head), looks, TUMOUR)
+    findings = [body]
+    if _happens(rng, 0.7):
+        wide = _inside(edge - rng.uniform(7.0, 14.0), head) * _in_brain(head)
+        swollen = wide * (0.25 + 0.75 * head.white)
+        swelling = {"t1ce": 68.0, "flair": rng.uniform(125, 150), "ct": rng.uniform(19, 24)}
+        findings.insert(0, Finding(swollen, swelling | {"pet": 2.0}, OEDEMA))
+    enhancement = rng.choice(["ring", "solid", "none"], p=[0.5, 0.25, 0.25])
+    if enhancement != "none":
+        findings.append(Finding(body.mask, {"t1ce": rng.uniform(140, 190)}, TUMOUR))
+    if enhancement == "ring":
+        necrosis = _inside(edge + rng.uniform(4.0, 6.0), head)
+        dead = {"t1ce": rng.uniform(25, 40), "flair": rng.uniform(70, 110), "ct": 14.0, "pet": 1.0}
+        findings.append(Finding(necrosis, dead, TUMOUR))
+    return findings
+
+
+def _meningioma(head: Anatomy, rng: np.random.Generator) -> list[Finding]:
+    """Round, on the dura; mostly enhances evenly, often dense or calcified, rarely with oedema."""
+    radius = rng.uniform(10.0, 18.0)
+    x, y, z = head.axes_mm()
+    under_dura = np.abs(head.depth + 0.6 * radius) < head.voxel_mm
+    place = rng.choice(["convexity", "falx", "base"], p=[0.6, 0.15, 0.25])
+    if place == "convexity":
+        centre = _somewhere(under_dura & (z > 5.0), head, rng)
+    elif place == "falx":
+        centre = _somewhere(under_dura & (z > 20.0) & (np.abs(x) < 12.0), head, rng)
+    else:
+        near_sella = (np.abs(x) < 34.0) & (z < -10.0) & (y > -10.0) & (y < 40.0)
+        centre = _somewhere(under_dura & near_sella, head, rng)
+    edge = _distance(head, centre, radius, 0.08, rng)
+    looks = {}
+    if _happens(rng, 0.8):
+        looks["t1ce"] = rng.uniform(140, 190)
+    if _happens(rng, 0.35):
+        looks["flair"] = rng.uniform(95, 120)
+    if _happens(rng, 0.7):
+        looks["ct"] = rng.uniform(52, 70)
+    if _happens(rng, 0.6):
+        looks["pet"] = rng.uniform(2.5, 4.0)
+    findings = [Finding(_inside(edge, head) * _in_skull(head), looks, TUMOUR)]
+    if _happens(rng, 0.25):
+        swollen = _inside(edge - rng.uniform(5.0, 9.0), head) * _in_brain(head)
+        swelling = {"t1ce": 70.0, "flair": rng.uniform(120, 140), "ct": rng.uniform(20, 24)}
+        findings.insert(0, Finding(swollen * (0.25 + 0.75 * head.white), swelling, OEDEMA))
+    if _happens(rng, 0.3):
+        chalk = _inside(edge + 0.55 * radius, head)
+        findings.append(Finding(chalk, {"ct": rng.uniform(180, 400), "t1ce": 60.0}, TUMOUR))
+    return findings
+
+
+def _pituitary(head: Anatomy, rng: np.random.Generator) -> list[Finding]:
+    """An adenoma: in the midline, from the sella upwards; enhances moderately, mostly avid."""
+    radius = rng.uniform(7.0, 13.0)
+    x, y, z = SELLA_MM + rng.normal(0.0, 1.5, 3)
+    edge = _distance(head, (x, y, z + 0.5 * radius), radius, 0.12, rng)
+    looks = {}
+    if _happens(rng, 0.75):
+        looks["t1ce"] = rng.uniform(110, 150)
+    if _happens(rng, 0.5):
+        looks["flair"] = rng.uniform(85, 120)
+    if _happens(rng, 0.6):
+        looks["ct"] = rng.uniform(42, 60)
+    if _happens(rng, 0.7):
+        looks["pet"] = rng.uniform(7.5, 13.0)
+    findings = [Finding(_inside(edge, head), looks, TUMOUR)]
+    if _happens(rng, 0.2):
+        cyst = {"t1ce": 35.0, "flair": rng.uniform(90, 130), "ct": 16.0, "pet": 1.5}
+        findings.append(Finding(_inside(edge + 0.5 * radius, head), cyst, TUMOUR))
+    return findings
+
+
+def incidental(diagnosis: str, age: int, head: Anatomy, rng: np.random.Generator) -> list[Finding]:
+    """Harmless findings that one modality alone may take for a tumour; old scans have more."""
+    often = 0.45 if diagnosis == "none" else 0.15
+    white = (head.white > 0.7) & (head.depth < -8.0)
+    findings = []
+
+    def spot(radius_mm: float, unevenness: float, **looks: float) -> None:
+        edge = _distance(head, _somewhere(white, head, rng), radius_mm, unevenness, rng)
+        findings.append(Finding(_inside(edge, head) * _in_brain(head), looks))
+
+    for _ in range(rng.poisson(0.03 * max(age - 35, 0))):
+        spot(rng.uniform(2.5, 5.0), 0.3, flair=rng.uniform(105, 130))
+    if _happens(rng, often):  # a cavernoma or a venous anomaly
+        spot(rng.uniform(5.0, 11.0), 0.2, t1ce=rng.uniform(130, 180))
+    if _happens(rng, 0.6 * often):  # an old infarct, scarred around
+        spot(rng.uniform(9.0, 16.0), 0.3, flair=rng.uniform(110, 140), ct=rng.uniform(14, 22))
+    if _happens(rng, 0.6 * often):  # a focus of cortical activity
+        active = _somewhere((head.grey > 0.7) & (head.depth > -12.0), head, rng)
+        hot = _inside(_distance(head, active, rng.uniform(8.0, 14.0), 0.2, rng), head)
+        findings.append(Finding(hot * _in_brain(head), {"pet": rng.uniform(9.5, 13)}))
+    if _happens(rng, often):  # plaques of the falx or the dura
+        _, _, z = head.axes_mm()
+        plaque = _somewhere((np.abs(head.depth + 4.0) < head.voxel_mm) & (z > 5.0), head, rng)
+        edge = _distance(head, plaque, rng.uniform(5.0, 10.0), 0.2, rng)
+        findings.append(
+            Finding(_inside(edge, head) * _in_skull(head), {"ct": rng.uniform(60, 300)})
+        )
+    if _happens(rng, 0.5):
+        pineal = _distance(head, PINEAL_MM, 3.5, 0.1, rng)
+        findings.append(Finding(_inside(pineal, head), {"ct": rng.uniform(120, 300)}))
+    if _happens(rng, often):  # a full, normal gland
+        gland = _distance(head, SELLA_MM, rng.uniform(5.0, 8.0), 0.1, rng)
+        findings.append(
+            Finding(_inside(gland, head), {"t1ce": rng.uniform(110, 140), "pet": 6.0, "ct": 40.0})
+        )
+    return findings
+
+
+def painted(image: FloatArray, findings: list[Finding], modality: str) -> FloatArray:
+    """``image`` with those findings that ``modality`` shows."""
+    for finding in findings:
+        if modality in finding.looks:
+            image = image + finding.mask * (np.float32(finding.looks[modality]) - image)
+    return image
+
+
+def _happens(rng: np.random.Generator, chance: float) -> bool:
+    return bool(rng.random() < chance)
+
+
+def _somewhere(allowed: np.ndarray, head: Anatomy, rng: np.random.Generator) -> Point:
+    """The place (mm) of one of the allowed voxels."""
+    voxel = np.unravel_index(rng.choice(np.flatnonzero(allowed)), allowed.shape)
+    x, y, z = (axis.ravel()[i] for axis, i in zip(head.axes_mm(), voxel, strict=True))
+    return float(x), float(y), float(z)
+
+
+def _distance(
+    head: Anatomy, centre: Point, radius_mm: float, unevenness: float, rng: np.random.Generator
+) -> FloatArray:
+    """Millimetres to the surface of an uneven ball (X, Y, Z), negative inside."""
+    x, y, z = (axis - at for axis, at in zip(head.axes_mm(), centre, strict=True))
+    uneven = np.clip(1.0 + unevenness * smooth(rng, head.grey.shape, 14), 0.4, 1.8)
+    return np.sqrt(x**2 + y**2 + z**2) - np.float32(radius_mm) * uneven
+
+
+def _inside(edge: FloatArray, head: Anatomy) -> FloatArray:
+    """Fraction of each voxel within a surface, given the distance to it."""
+    return np.clip(0.5 - edge / head.voxel_mm, 0.0, 1.0)
+
+
+def _in_brain(head: Anatomy) -> FloatArray:
+    return np.clip(head.grey + head.white, 0.0, 1.0)
+
+
+def _in_skull(head: Anatomy) -> FloatArray:
+    return _inside(head.depth - 1.0, head)

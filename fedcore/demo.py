@@ -1,0 +1,154 @@
+"""The demo's federation: four simulated hospitals on the embedded stack, ready for a run."""
+
+from __future__ import annotations
+
+import configparser
+import importlib.resources
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from fedcore.config import plan as plans
+from fedcore.data.phantoms.cohort import PURPOSE, SiteSpec, demo_federation
+from fedcore.data.phantoms.writer import write_site
+from fedcore.local import Stack
+from fedcore.store import envelope
+from fedcore.store.api import Store
+from fedcore.store.s3 import connect
+
+OnStage = Callable[[str, int], Callable[[], None]]
+"""Called as a stage begins with its name and number of steps; returns what to call a step."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A federation that is up: its files, its sites, and the stack it runs on."""
+
+    workdir: Path
+    plan: Path
+    federation: Path
+    specs: tuple[SiteSpec, ...]
+    stack: Stack
+
+
+@contextmanager
+def prepare(
+    workdir: Path, *, plan: Path | None, rounds: int | None, scale: float, on_stage: OnStage
+) -> Iterator[Ready]:
+    """Start the stack, write the federation's files, and make the data that is not there yet.
+
+    Everything lies below ``workdir``; the services are stopped when the block ends.
+    """
+    workdir = workdir.resolve()
+    workdir.mkdir(parents=True, exist_ok=True)
+    what = _plan(plan, rounds)
+    specs = tuple(demo_federation(what.seed, scale))
+    started = on_stage("starting S3 and Prefect", 1)
+    with Stack(workdir / "stack", [spec.name for spec in specs]) as stack:
+        started()
+        plan_file = workdir / "plan.yaml"
+        _write_yaml(plan_file, what.model_dump(mode="json", exclude_defaults=True))
+        federation = _write_federation(workdir, stack, specs, what)
+        _make_data(stack, specs, what.seed, on_stage)
+        yield Ready(workdir, plan_file, federation, specs, stack)
+
+
+def _plan(path: Path | None, rounds: int | None) -> plans.Plan:
+    if path is None:
+        shipped = importlib.resources.files("plans") / "brain_tumour.yaml"
+        plan = plans.parse(shipped.read_text(encoding="utf-8"), source="plans/brain_tumour.yaml")
+    else:
+        plan = plans.load(path)
+    return plan if rounds is None else plan.model_copy(update={"rounds": rounds})
+
+
+def _make_data(stack: Stack, specs: tuple[SiteSpec, ...], seed: int, on_stage: OnStage) -> None:
+    """Write each site's BIDS data set; a marker, written last, tells what is there already."""
+    marker, wanted = "derivatives/fedcore/phantoms", f"{seed} {specs!r}".encode()
+    stores = {spec.name: site_store(stack, spec.name) for spec in specs}
+    missing = [
+        spec
+        for spec in specs
+        if not stores[spec.name].exists(marker) or stores[spec.name].get(marker) != wanted
+    ]
+    advance = on_stage("scanning phantoms", sum(spec.size for spec in missing)) if missing else None
+    for spec in missing:
+        store = stores[spec.name]
+        for key in list(store.list()):
+            store.delete(key)
+        write_site(spec, store, seed=seed, workers=os.cpu_count() or 1, on_subject=advance)
+        store.put(marker, wanted)
+
+
+def site_store(stack: Stack, site: str) -> Store:
+    """A site's own bucket, with the site's own credential."""
+    credential = stack.credential(site)
+    return connect(
+        bucket=stack.site_bucket(site),
+        endpoint=stack.s3_endpoint,
+        access_key=credential.access_key,
+        secret_key=credential.secret_key,
+    )
+
+
+def _write_federation(
+    workdir: Path, stack: Stack, specs: tuple[SiteSpec, ...], plan: plans.Plan
+) -> Path:
+    key_file = workdir / "server.pem"
+    key = envelope.load_key(key_file) if key_file.exists() else envelope.create_key(key_file)
+    names = [spec.name for spec in specs]
+    for name in names:
+        policy = {
+            "site": name,
+            "server_public_key": envelope.public_text(key),
+            "allow": {
+                "purposes": [PURPOSE],
+                "modalities": list(plan.task.modalities),
+                "code": ["fedcore.*", "torch.nn.functional:*"],
+            },
+        }
+        _write_yaml(workdir / "policies" / f"{name}.yaml", policy)
+    _write_credentials(workdir / "credentials", stack, ["server", *names])
+    path = workdir / "federation.yaml"
+    _write_yaml(
+        path,
+        {
+            "exchange": {"bucket": stack.exchange_bucket, "endpoint": stack.s3_endpoint},
+            "profile": "server",
+            "credentials_file": "credentials",
+            "signing_key": key_file.name,
+            "sites": {
+                name: {
+                    "data": {"bucket": stack.site_bucket(name), "endpoint": stack.s3_endpoint},
+                    "policy": f"policies/{name}.yaml",
+                    "profile": name,
+                }
+                for name in names
+            },
+        },
+    )
+    return path
+
+
+def _write_credentials(path: Path, stack: Stack, names: list[str]) -> None:
+    """The form of ``~/.aws/credentials``, readable by the owner alone."""
+    parser = configparser.ConfigParser()
+    for name in names:
+        credential = stack.credential(name)
+        parser[name] = {
+            "aws_access_key_id": credential.access_key,
+            "aws_secret_access_key": credential.secret_key,
+        }
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        parser.write(file)
+
+
+def _write_yaml(path: Path, fields: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        YAML(typ="safe", pure=True).dump(dict(fields), file)

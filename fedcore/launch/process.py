@@ -1,0 +1,66 @@
+"""Clients as local processes: one per site, started once and kept warm over the rounds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from fedcore.errors import ConfigError, PermanentError
+from fedcore.launch.api import ClientStatus
+from fedcore.launch.tether import Tethered, spawn
+from fedcore.settings import inherited_environment
+
+_RESTARTS = 3
+_PERMANENT = {error.exit_code for error in PermanentError.__subclasses__()} | {
+    PermanentError.exit_code
+}
+
+
+class ProcessLauncher:
+    """``environments``: site → the environment variables of its client (its own keys, no others).
+
+    A client that crashes is started again, at most three times an order; one that ends with a
+    permanent exit code is not.
+    """
+
+    def __init__(self, environments: Mapping[str, Mapping[str, str]], logs: Path) -> None:
+        self._environments = environments
+        self._logs = logs
+        self._clients: dict[str, Tethered] = {}
+        self._orders: dict[str, tuple[str, int]] = {}
+        self._starts: dict[str, int] = {}
+
+    def ensure(self, site: str, run_id: str, seq: int) -> None:
+        client = self._clients.get(site)
+        if client is not None and client.poll() is None:
+            return
+        if site not in self._environments:
+            raise ConfigError(f"site {site}: launch: process needs its data and policy in the "
+                              "federation file")  # fmt: skip
+        if self._orders.get(site) != (run_id, seq):
+            self._orders[site], self._starts[site] = (run_id, seq), 0
+        self._starts[site] += 1
+        self._clients[site] = spawn(
+            [sys.executable, "-m", "fedcore", "client", run_id, "--first-order", str(seq)],
+            env={**inherited_environment(), **self._environments[site]},
+            log=self._logs / f"client-{site}.log",
+        )
+
+    def poll(self, site: str) -> ClientStatus:
+        client = self._clients.get(site)
+        code = client.poll() if client is not None else None
+        if client is None or code is None:
+            return ClientStatus("running")
+        reason = f"its client ended with exit code {code}: {client.log_tail(1).strip()}"
+        return ClientStatus("failed", reason, code in _PERMANENT or self._starts[site] > _RESTARTS)
+
+    def cancel(self, site: str) -> None:
+        client = self._clients.pop(site, None)
+        if client is not None:
+            client.terminate()
+
+    def close(self) -> None:
+        """End every client."""
+        for site in list(self._clients):
+            self.cancel(site)

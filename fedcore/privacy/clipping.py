@@ -1,0 +1,47 @@
+"""Clipping: one site's update is scaled down, as a whole, to an L2 norm of at most ``clip_norm``.
+
+The norm is over all modules together ("flat clipping" of DP-FedAvg, McMahan et al. 2018,
+https://arxiv.org/abs/1710.06963), so it bounds the whole contribution of the site.
+
+>>> import numpy as np
+>>> norm = l2_norm({"a": np.array([3.0], np.float32), "b": np.array([4.0], np.float32)})
+>>> norm, factor(norm, clip_norm=1.0), factor(norm, clip_norm=10.0)
+(5.0, 0.2, 1.0)
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from fedcore.params import BLOCK, Params, blocks
+
+
+def l2_norm(update: Params) -> float:
+    """The L2 norm of all values together, in float64. Of float32 arrays it is **finite if and
+    only if every value is**: this is the check for NaN and infinities, and costs no second pass.
+
+    Squares are summed pairwise within blocks and blocks in name order (no BLAS): the same bits
+    for the same update on any machine.
+    """
+    squares = np.empty(BLOCK)
+    total = 0.0
+    with np.errstate(invalid="ignore"):  # a NaN is the answer here, not a surprise
+        for name in sorted(update):
+            for block in blocks(update[name]):
+                values = squares[: block.size]
+                values[:] = block
+                values *= values
+                total += float(np.add.reduce(values))
+    return math.sqrt(total)
+
+
+def factor(norm: float, clip_norm: float | None) -> float:
+    """min(1, clip_norm / norm): what to scale an update of this norm with. None does not clip.
+
+    Raises ValueError for a norm that is not finite: such an update has no place in a sum.
+    """
+    if not math.isfinite(norm):
+        raise ValueError(f"the norm is {norm}: the update holds a NaN or an infinity")
+    return 1.0 if clip_norm is None or norm <= clip_norm else clip_norm / norm

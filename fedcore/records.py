@@ -1,0 +1,186 @@
+"""What server and client say to each other, and what the server writes down of it.
+
+The sign, once and for all: ``update = local params − global params``. The pseudo-gradient that a
+server optimiser descends is therefore ``−update``, and applying a mean update with learning rate
+1 gives plain FedAvg (McMahan et al. 2017, https://arxiv.org/abs/1602.05629).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcore.params import Params
+
+Split = Literal["train", "validation", "test"]
+Statistics = Mapping[str, NDArray[np.float64]]
+"""Additive statistics of an evaluation: name → array; two of them merge by addition."""
+
+
+@dataclass(frozen=True)
+class TrainOrder:
+    """Train from the params of ``round_num`` and reply with a ClientUpdate.
+
+    ``seq`` counts the orders of this run to this site from 0; it is also the key the order lies
+    under, so an order copied elsewhere contradicts itself.
+    """
+
+    run_id: str
+    site: str
+    seq: int
+    round_num: int
+    plan_digest: str
+    params_digest: str
+    kind: Literal["train"] = "train"
+
+
+@dataclass(frozen=True)
+class EvalOrder:
+    """Evaluate the params of ``round_num`` on one split and reply with an Evaluation.
+
+    With ``onnx_digest``, also compare that export in the exchange with PyTorch, on the site's own
+    subjects: real inputs are nowhere else.
+    """
+
+    run_id: str
+    site: str
+    seq: int
+    round_num: int
+    plan_digest: str
+    params_digest: str
+    split: Split = "validation"
+    onnx_digest: str | None = None
+    kind: Literal["evaluate"] = "evaluate"
+
+
+@dataclass(frozen=True)
+class FinishOrder:
+    """The run is over: the client ends. No reply."""
+
+    run_id: str
+    site: str
+    seq: int
+    plan_digest: str
+    kind: Literal["finish"] = "finish"
+
+
+Order = TrainOrder | EvalOrder | FinishOrder
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """What a site used, in counts only, and the shape of one example.
+
+    ``modalities``: how many subjects have each. ``left_out``: reason → how many files or subjects.
+    ``inputs``: name of a model input → its shape without the batch, e.g. ``pet: (1, 40, 48, 40)``.
+    """
+
+    num_subjects: int
+    modalities: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    inputs: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ClientUpdate:
+    """A site's reply to a TrainOrder.
+
+    ``update`` holds float32 arrays of the modules that the site trained, and no others;
+    ``weights`` gives each of those modules its weight in the mean (not ``num_examples``).
+    """
+
+    site: str
+    run_id: str
+    seq: int
+    order_digest: str
+    update: Params
+    weights: Mapping[str, float]
+    num_examples: int
+    data: DataSummary
+    measurements: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A site's reply to an EvalOrder: additive statistics and nothing about one subject."""
+
+    site: str
+    run_id: str
+    seq: int
+    order_digest: str
+    statistics: Statistics
+    num_examples: int
+    data: DataSummary
+    measurements: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A site's reply when it will not do what the order says, and why."""
+
+    site: str
+    run_id: str
+    seq: int
+    order_digest: str
+    reason: str
+
+
+Reply = ClientUpdate | Evaluation | Refusal
+
+
+@dataclass(frozen=True)
+class Survivors:
+    """The sites whose updates a round sums. Stored before any noise is drawn for that sum."""
+
+    sites: tuple[str, ...]
+    dropped: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """What a committed round did. Once this is stored, the round is over for ever.
+
+    ``weights``: site → module → weight, for the sites whose update counted; ``data`` and
+    ``measurements`` are what those sites said of themselves, by site.
+    ``dropped``: site → reason, for the rest of the cohort.
+    ``params_digest``: of the params that the round led to.
+    ``seconds``: the server's own, by phase. ``bytes_up``, ``bytes_down``: over all sites.
+    """
+
+    run_id: str
+    round_num: int
+    cohort: tuple[str, ...]
+    weights: Mapping[str, Mapping[str, float]]
+    dropped: Mapping[str, str]
+    params_digest: str
+    data: Mapping[str, DataSummary]
+    measurements: Mapping[str, Mapping[str, float]]
+    bytes_up: int
+    bytes_down: int
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """What the sites' statistics of one split add up to, written once.
+
+    ``summary`` is over all sites, ``sites`` by site, both as ``metrics.summarise`` gives them.
+    ``missing``: site → why there is no evaluation of it.
+    ``onnx_max_abs_diff``: site → largest deviation of the export there, when it was asked for.
+    """
+
+    run_id: str
+    round_num: int
+    split: Split
+    summary: Mapping[str, Any]
+    sites: Mapping[str, Mapping[str, Any]]
+    num_examples: Mapping[str, int]
+    missing: Mapping[str, str]
+    onnx_max_abs_diff: Mapping[str, float]
+    bytes_up: int
+    bytes_down: int
+    seconds: Mapping[str, float]

@@ -1,0 +1,159 @@
+"""What the page says in sentences: the headline's figures, privacy, who took part."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fedcore.report.numbers import bounds, finite, scientific
+from fedcore.report.run import Record, RunReport
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure of the headline. ``threshold`` is the gate's; ``at_most`` turns its direction."""
+
+    label: str
+    interval: Any
+    meaning: str
+    threshold: float | None = None
+    at_most: bool = False
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is a value at all."""
+        return not math.isnan(bounds(self.interval)[0])
+
+    @property
+    def failed(self) -> bool:
+        """Whether the gate asks for it and does not get it; what is missing does not pass."""
+        if self.threshold is None:
+            return False
+        value = bounds(self.interval)[0]
+        return not (value <= self.threshold if self.at_most else value >= self.threshold)
+
+    @property
+    def marks(self) -> tuple[float, float, float]:
+        """Value, low and high in percent of the tile's scale (0 to 1), for its bar."""
+        value, low, high = (100 * min(max(x, 0.0), 1.0) for x in bounds(self.interval))
+        return value, value if math.isnan(low) else low, value if math.isnan(high) else high
+
+
+def tiles(run: RunReport) -> list[Tile]:
+    """The figures that matter, on subjects that were never trained on."""
+    overall, gates = run.final.get("overall") or {}, run.plan.get("gates") or {}
+    worst_site, worst = worst_site_auc(run)
+    gap_of, gap = largest_gap(run)
+    return [
+        Tile("Macro AUC", overall.get("macro_auc"), "how well the classes are told apart; 0.5 is "
+             "chance, 1 is perfect", gates.get("min_macro_auc")),
+        Tile("Sensitivity", overall.get("sensitivity"), "of those who have a class, the share that "
+             "is found; mean over classes", gates.get("min_sensitivity")),
+        Tile("Specificity", overall.get("specificity"), "of those without a class, the share that "
+             "is not called so; mean over classes", gates.get("min_specificity")),
+        Tile("Accuracy", overall.get("accuracy"), "the share of subjects given the right class",
+             gates.get("min_accuracy")),
+        Tile("Worst site", worst, f"macro AUC at {worst_site}" if worst_site else
+             "macro AUC by site", gates.get("min_site_auc")),
+        Tile("Group gap", gap, f"difference in macro AUC between values of {gap_of}"
+             if gap_of else "difference in macro AUC between groups",
+             gates.get("max_group_gap"), at_most=True),
+    ]  # fmt: skip
+
+
+def worst_site_auc(run: RunReport) -> tuple[str | None, Any]:
+    """The site where macro AUC is lowest, and its interval."""
+    found = {
+        site: interval
+        for site, about in run.sites.items()
+        if not math.isnan(bounds(interval := (about.get("summary") or {}).get("macro_auc"))[0])
+    }
+    if not found:
+        return None, None
+    site = min(found, key=lambda name: bounds(found[name])[0])
+    return site, found[site]
+
+
+def largest_gap(run: RunReport) -> tuple[str | None, float | None]:
+    """The attribute with the largest gap between two of its groups, and that gap."""
+    gaps = {name: finite(item.get("gap")) for name, item in run.fairness.items()}
+    gaps = {name: gap for name, gap in gaps.items() if not math.isnan(gap)}
+    if not gaps:
+        return None, None
+    name = max(gaps, key=lambda attribute: gaps[attribute])
+    return name.replace("_", " "), gaps[name]
+
+
+def verdict_word(verdict: Record | None) -> str:
+    """PASS or FAIL; a run that no gate judged has neither."""
+    if verdict is None:
+        return "NOT JUDGED"
+    return "PASS" if verdict.get("passed") is True else "FAIL"
+
+
+def guarantee(privacy: Record | None) -> list[str]:
+    """What differential privacy promises here, for a reader who never heard of it.
+
+    The bound on how much likelier an outcome becomes is the definition: Dwork and Roth 2014,
+    https://doi.org/10.1561/0400000042, definition 2.4.
+    """
+    if privacy is None:
+        return ["Privacy was not accounted for in this run: assume no formal guarantee."]
+    unit, epsilon = str(privacy.get("unit") or "site"), finite(privacy.get("epsilon"))
+    if math.isnan(epsilon):
+        return [
+            "No formal guarantee. No noise hides what any one site contributed, so with the model "
+            "and enough effort something about training data might be inferred.",
+            "What holds all the same: images and names stay at the hospital; model updates and "
+            "counts are what leaves it.",
+        ]
+    factor = f"{math.exp(epsilon):.3g}" if epsilon < 20 else "more than 10⁸"
+    sentences = [
+        f"ε = {epsilon:.3g} at δ = {scientific(privacy.get('delta'))}, per {unit}. Whether one "
+        f"{unit} took part or not, any conclusion drawn from the model is at most {factor} times "
+        f"as likely, but for a chance of δ.",
+    ]
+    if epsilon > 10:
+        sentences.append("That is a weak promise: as a rule of thumb ε below 10 is worth having, "
+                         "and below 1 strong.")  # fmt: skip
+    if unit == "site":
+        sentences.append("It speaks of a whole site's contribution to the published model. It does "
+                         "not hide from anyone what a person at that site can see there.")  # fmt: skip
+    return sentences
+
+
+@dataclass(frozen=True)
+class Attendance:
+    """One site over the rounds: a mark per round, and why it was dropped when it was."""
+
+    site: str
+    marks: tuple[tuple[Any, str], ...]
+    reasons: Mapping[str, int]
+
+    def times(self, mark: str) -> int:
+        """In how many rounds the site has this mark."""
+        return sum(found == mark for _, found in self.marks)
+
+
+def attendance(run: RunReport) -> list[Attendance]:
+    """Who took part: ``in``, ``dropped`` or ``rest`` (not asked) for every site and round."""
+    asked = {site for item in run.history for site in (*(item.get("cohort") or ()),
+                                                      *(item.get("dropped") or {}))}  # fmt: skip
+    return [_attended(run, site) for site in sorted(asked | set(run.sites))]
+
+
+def _attended(run: RunReport, site: str) -> Attendance:
+    marks, reasons = [], Counter[str]()
+    for item in run.history:
+        dropped = item.get("dropped") or {}
+        mark = "rest"
+        if site in dropped:
+            mark = "dropped"
+            reasons[str(dropped[site])] += 1
+        elif site in (item.get("cohort") or ()):
+            mark = "in"
+        marks.append((item.get("round_num"), mark))
+    return Attendance(site, tuple(marks), dict(reasons))

@@ -1,0 +1,94 @@
+"""Adding up the sites' statistics into figures, once per evaluation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fedcore.config.functions import resolve
+from fedcore.errors import NotFound, UpdateRejected
+from fedcore.evaluation.metrics import merge
+from fedcore.records import EvalOrder, Evaluation, EvaluationRecord, Refusal, Split
+from fedcore.server.run import Run
+
+_MAX_BYTES = 1 << 26
+
+
+def evaluation_of(run: Run, round_num: int, split: Split) -> EvaluationRecord | None:
+    """The evaluation of the params at the start of ``round_num``, if it was written."""
+    return run.exchange.record(run.run_id, _name(round_num, split), EvaluationRecord)
+
+
+def evaluate(run: Run, orders: Sequence[EvalOrder], dropped: Mapping[str, str]) -> EvaluationRecord:
+    """Merge the replies and write the figures down; what is written already stays.
+
+    A site whose statistics are missing or unusable is named with its reason; whether the rest is
+    enough is for the gate to say.
+    """
+    round_num, split = orders[0].round_num, orders[0].split
+    written = evaluation_of(run, round_num, split)
+    if written is not None:
+        return written
+    started = time.perf_counter()
+    replies: dict[str, Evaluation] = {}
+    missing = dict(dropped)
+    bytes_up = 0
+    for order in sorted(orders, key=lambda order: order.site):
+        if order.site in missing:
+            continue
+        try:
+            replies[order.site], size = _read(run, order)
+            bytes_up += size
+        except (UpdateRejected, NotFound) as error:
+            missing[order.site] = str(error)
+    record = EvaluationRecord(
+        run_id=run.run_id,
+        round_num=round_num,
+        split=split,
+        summary=_summarise(run, list(replies.values())),
+        sites={site: _summarise(run, [reply]) for site, reply in replies.items()},
+        num_examples={site: reply.num_examples for site, reply in replies.items()},
+        missing=dict(sorted(missing.items())),
+        onnx_max_abs_diff={
+            site: reply.measurements["onnx_max_abs_diff"]
+            for site, reply in replies.items()
+            if "onnx_max_abs_diff" in reply.measurements
+        },
+        bytes_up=bytes_up,
+        bytes_down=int(sum(r.measurements.get("bytes_down", 0) for r in replies.values())),
+        seconds={
+            "summarise": time.perf_counter() - started,
+            "evaluate": max(
+                (r.measurements.get("seconds.evaluate", 0.0) for r in replies.values()), default=0.0
+            ),
+        },
+    )
+    if not run.exchange.create_record(run.run_id, _name(round_num, split), record):
+        return evaluation_of(run, round_num, split) or record
+    return record
+
+
+def _summarise(run: Run, replies: Sequence[Evaluation]) -> dict[str, Any]:
+    task = run.plan.task
+    merged = merge([reply.statistics for reply in replies])
+    summary: dict[str, Any] = resolve(task.metrics.summarise)(merged, task.classes)
+    return summary
+
+
+def _read(run: Run, order: EvalOrder) -> tuple[Evaluation, int]:
+    reply, size = run.exchange.reply(order, max_bytes=_MAX_BYTES)
+    if isinstance(reply, Refusal):
+        raise UpdateRejected(f"refused: {reply.reason}")
+    if not isinstance(reply, Evaluation):
+        raise UpdateRejected("sent an update where an evaluation was asked for")
+    for name, array in reply.statistics.items():
+        if not (np.isfinite(array).all() and (array >= 0).all()):
+            raise UpdateRejected(f"has a count in {name!r} that is not a number of subjects")
+    return reply, size
+
+
+def _name(round_num: int, split: Split) -> str:
+    return f"evaluations/{round_num:05d}-{split}"

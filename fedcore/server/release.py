@@ -1,0 +1,155 @@
+"""From a trained run to a release: export, judge, register, promote. Nothing passes by default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedcore import __version__
+from fedcore.config.plan import Plan
+from fedcore.errors import NotFound, ReleaseError
+from fedcore.evaluation.gates import Check, Verdict, judge as judge_figures
+from fedcore.models.initial import build_model
+from fedcore.privacy.accounting import GaussianEvent, epsilon, statement
+from fedcore.records import EvaluationRecord
+from fedcore.registry import onnx
+from fedcore.registry.api import Registry
+from fedcore.server.run import Run, load_state, record_of
+from fedcore.store import blobs
+from fedcore.store.api import Store
+from fedcore.training.state import load_params
+
+
+def export(run: Run) -> str:
+    """Export the final params to ONNX and publish it for the sites to check. Returns its digest.
+
+    An export that an earlier attempt published is kept. Raises ReleaseError if torch cannot
+    export the model, or if no site ever told the shape of its inputs.
+    """
+    try:
+        return blobs.digest(run.exchange.onnx(run.run_id))
+    except NotFound:
+        pass
+    module = build_model(run.plan)
+    final = load_state(run, run.plan.rounds)
+    load_params(module, final.params)
+    task = run.plan.task
+    model = onnx.export(
+        module,
+        _example(run),
+        metadata={
+            "classes": task.classes,
+            "modalities": list(task.modalities),
+            "run_id": run.run_id,
+            "plan_digest": run.plan.digest,
+            "dataset": task.dataset.model_dump(mode="json"),
+        },
+    )
+    run.exchange.publish_onnx(run.run_id, model)
+    return blobs.digest(run.exchange.onnx(run.run_id))
+
+
+def judge(run: Run, evaluation: EvaluationRecord) -> Verdict:
+    """The plan's gates over the held-out figures, and the export's deviation at every site.
+
+    The verdict is written once and is what a resumed run finds.
+    """
+    written = run.exchange.record(run.run_id, "verdict", Verdict)
+    if written is not None:
+        return written
+    figures = judge_figures(
+        run.plan.gates.asked(), evaluation.summary, evaluation.sites, run.population
+    )
+    check = _parity_check(run, evaluation)
+    reasons = figures.reasons if check.passed else (*figures.reasons, check.reason)
+    verdict = Verdict(figures.passed and check.passed, reasons, (*figures.checks, check))
+    run.exchange.create_record(run.run_id, "verdict", verdict)
+    return run.exchange.record(run.run_id, "verdict", Verdict) or verdict
+
+
+def register(run: Run, evaluation: EvaluationRecord, verdict: Verdict, store: Store) -> int:
+    """Put the model in the registry under a new version; make it champion if it passed.
+
+    Doing this again for the same run changes nothing and returns the same version.
+    """
+    registry = Registry(store, run.plan.name)
+    final = load_state(run, run.plan.rounds).params
+    version = registry.register(
+        model=run.exchange.onnx(run.run_id),
+        params=final,
+        run_id=run.run_id,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        plan_digest=run.plan.digest,
+        plan=run.plan.model_dump(mode="json"),
+        onnx_max_abs_diff=max(evaluation.onnx_max_abs_diff.values(), default=None),
+        verdict=asdict(verdict),
+        metrics={"all": evaluation.summary, "sites": evaluation.sites},
+        privacy=privacy(run.plan),
+        participants=participants(run),
+        fedcore_version=__version__,
+    )
+    if verdict.passed:
+        registry.promote(version)
+    return version
+
+
+def privacy(plan: Plan) -> dict[str, Any]:
+    """Unit, epsilon (None = no guarantee), delta, and what they mean in plain words."""
+    events = [GaussianEvent(plan.privacy.noise_multiplier, count=plan.rounds)]
+    value = epsilon(events, plan.privacy.target_delta)
+    text = statement(events, plan.privacy.target_delta)
+    if plan.privacy.noise_source == "seeded" and np.isfinite(value):
+        value, text = np.inf, (
+            "No formal guarantee: the noise came from the plan's seed, and whoever knows the seed "
+            "can subtract it. Use noise_source: os."
+        )  # fmt: skip
+    return {
+        "unit": "site",
+        "epsilon": float(value) if np.isfinite(value) else None,
+        "delta": plan.privacy.target_delta,
+        "statement": text,
+    }
+
+
+def participants(run: Run) -> dict[str, Mapping[str, Any]]:
+    """Site → what it said of its training data in the last round that it took part in."""
+    said: dict[str, Mapping[str, Any]] = {}
+    for round_num in range(run.plan.rounds):
+        record = record_of(run, round_num)
+        if record is not None:
+            said.update({site: asdict(data) for site, data in record.data.items()})
+    return said
+
+
+def _example(run: Run) -> Any:
+    """Random inputs of the shapes that the sites told, a batch of two."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for data in participants(run).values():
+        shapes |= {name: tuple(shape) for name, shape in data["inputs"].items()}
+    if not shapes:
+        raise ReleaseError("no site told the shape of its inputs, so there is nothing to export")
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        name: torch.ones(2, *shape)
+        if name == "present"
+        else torch.rand(2, *shape, generator=generator)
+        for name, shape in shapes.items()
+    }
+    return tensors["input"] if set(tensors) == {"input"} else tensors
+
+
+def _parity_check(run: Run, evaluation: EvaluationRecord) -> Check:
+    unchecked = [site for site in run.population if site not in evaluation.onnx_max_abs_diff]
+    worst = max(evaluation.onnx_max_abs_diff.values(), default=None)
+    if worst is None or len(unchecked) == len(run.population):
+        reason = "no site compared the ONNX export with PyTorch"
+    elif worst > onnx.TOLERANCE:
+        reason = f"the ONNX export deviates from PyTorch by {worst:.2g}; {onnx.TOLERANCE:g} allowed"
+    else:
+        reason = ""
+    return Check("onnx_max_abs_diff", onnx.TOLERANCE, worst, reason == "", reason)

@@ -1,0 +1,44 @@
+"""Waiting for the sites' replies, and for their clients to stay alive."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from fedcore.launch.api import Launcher
+from fedcore.records import EvalOrder, TrainOrder
+from fedcore.server.events import tell
+from fedcore.server.run import Run
+
+
+def await_replies(
+    run: Run, orders: Sequence[TrainOrder] | Sequence[EvalOrder], launcher: Launcher
+) -> dict[str, str]:
+    """Wait until every order has its reply, or the deadline passed. Returns site → why it dropped.
+
+    A client that died is started again; one that cannot come back is not waited for.
+    """
+    deadline = time.monotonic() + run.plan.timeouts.round
+    pending = {order.site: order for order in orders}
+    dropped: dict[str, str] = {}
+    for order in orders:
+        launcher.ensure(order.site, run.run_id, order.seq)
+    while pending:
+        for site, order in list(pending.items()):
+            if run.exchange.has_reply(site, run.run_id, order.seq):
+                tell("reply", site=site, round_num=order.round_num, kind=order.kind)
+                del pending[site]
+                continue
+            status = launcher.poll(site)
+            if status.state == "failed" and status.permanent:
+                dropped[site] = status.reason
+                del pending[site]
+            elif status.state == "failed":
+                tell("restart", site=site, reason=status.reason)
+                launcher.ensure(site, run.run_id, order.seq)
+        if pending and time.monotonic() > deadline:
+            late = f"no reply within {run.plan.timeouts.round:g} s"
+            return dropped | dict.fromkeys(pending, late)
+        if pending:
+            time.sleep(run.plan.timeouts.poll)
+    return dropped

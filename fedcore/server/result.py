@@ -1,0 +1,126 @@
+"""What came of a run, read from its records: for the terminal, for JSON and for the report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from fedcore import __version__
+from fedcore.errors import NotFound
+from fedcore.evaluation.fairness import gaps
+from fedcore.evaluation.gates import Verdict
+from fedcore.records import EvaluationRecord, RoundRecord
+from fedcore.server.evaluation import evaluation_of
+from fedcore.server.release import participants, privacy
+from fedcore.server.run import Run, RunFile, params_digest, record_of
+
+
+def result_of(run: Run, version: int | None = None) -> dict[str, Any]:
+    """The finished run as plain data, with the fields of a RunReport.
+
+    Raises NotFound if the run has no verdict yet.
+    """
+    final = evaluation_of(run, run.plan.rounds, "test")
+    verdict = run.exchange.record(run.run_id, "verdict", Verdict)
+    if final is None or verdict is None:
+        raise NotFound(f"run {run.run_id!r} has no verdict yet; resume it")
+    rounds = [r for n in range(run.plan.rounds) if (r := record_of(run, n)) is not None]
+    checks = [evaluation_of(run, n + 1, "validation") for n in range(run.plan.rounds)]
+    evaluations = [*(e for e in checks if e is not None), final]
+    opened = run.exchange.record(run.run_id, "run", RunFile)
+    data = participants(run)
+    return {
+        "run_id": run.run_id,
+        "plan": run.plan.model_dump(mode="json"),
+        "plan_digest": run.plan.digest,
+        "params_sha256": params_digest(run, run.plan.rounds),
+        "started": opened.created if opened is not None else None,
+        "version": __version__,
+        "history": [_round(r, e) for r, e in zip(rounds, checks, strict=True)],
+        "final": final.summary,
+        "sites": {site: _site(site, data.get(site, {}), rounds, final) for site in run.population},
+        "fairness": gaps(final.summary),
+        "verdict": asdict(verdict),
+        "onnx": {"path": None, "max_abs_diff": max(final.onnx_max_abs_diff.values(), default=None)},
+        "registry": {"name": run.plan.name, "version": version, "champion": verdict.passed},
+        "privacy": privacy(run.plan),
+        "bytes_up": sum(r.bytes_up for r in [*rounds, *evaluations]),
+        "bytes_down": sum(r.bytes_down for r in [*rounds, *evaluations]),
+        "seconds": _seconds(rounds, evaluations),
+    }
+
+
+def headline(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The one JSON object that ``fedcore run --json`` ends with."""
+    overall = result["final"]["overall"]
+    figures = {
+        name: overall[name]["value"]
+        for name in ("macro_auc", "accuracy", "sensitivity", "specificity", "f1")
+    }
+    kept = ("onnx", "registry", "privacy", "bytes_up", "bytes_down", "seconds", "params_sha256")
+    return {
+        "run_id": result["run_id"],
+        "rounds": len(result["history"]),
+        **figures,
+        "sites": {
+            name: {
+                "num_examples": site["num_examples"],
+                "modalities": site["modalities"],
+                "auc": ((site["summary"] or {}).get("macro_auc") or {}).get("value"),
+                "left_out": site["left_out"],
+            }
+            for name, site in result["sites"].items()
+        },
+        "verdict": {name: result["verdict"][name] for name in ("passed", "reasons")},
+        **{name: result[name] for name in kept},
+    }
+
+
+def _round(record: RoundRecord, evaluation: EvaluationRecord | None) -> dict[str, Any]:
+    overall = evaluation.summary["overall"] if evaluation is not None else {}
+    said = record.measurements
+    return {
+        "round_num": record.round_num,
+        "cohort": list(record.cohort),
+        "dropped": dict(record.dropped),
+        "macro_auc": overall.get("macro_auc"),
+        "accuracy": overall.get("accuracy"),
+        "loss": {site: values.get("loss") for site, values in said.items()},
+        "update_norm": {site: values.get("update_norm") for site, values in said.items()},
+        "bytes_up": record.bytes_up,
+        "bytes_down": record.bytes_down,
+        "seconds": _seconds([record], [evaluation] if evaluation is not None else []),
+    }
+
+
+def _site(
+    site: str, data: Mapping[str, Any], rounds: list[RoundRecord], final: EvaluationRecord
+) -> dict[str, Any]:
+    reasons = [r.dropped[site] for r in rounds if site in r.dropped]
+    if site in final.missing:
+        reasons.append(final.missing[site])
+    return {
+        "summary": final.sites.get(site, {}).get("overall"),
+        "num_examples": {
+            "train": data.get("num_subjects", 0),
+            "test": final.num_examples.get(site, 0),
+        },
+        "modalities": data.get("modalities", {}),
+        "left_out": data.get("left_out", {}),
+        "refusals": sorted(set(reasons)),
+    }
+
+
+def _seconds(rounds: list[RoundRecord], evaluations: list[EvaluationRecord]) -> dict[str, float]:
+    """Seconds by phase: the server's own, and of each client phase the slowest site's a round."""
+    total: Counter[str] = Counter()
+    for record in [*rounds, *evaluations]:
+        total.update(record.seconds)
+    for record in rounds:
+        phases = {key for said in record.measurements.values() for key in said}
+        for key in (k for k in phases if k.startswith("seconds.")):
+            slowest = max(said.get(key, 0.0) for said in record.measurements.values())
+            total[key.removeprefix("seconds.")] += slowest
+    return {phase: round(seconds, 3) for phase, seconds in sorted(total.items())}

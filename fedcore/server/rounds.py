@@ -1,0 +1,105 @@
+"""The end of a round: sum what arrived, add the noise, commit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+from fedcore import params as flat
+from fedcore.errors import NotFound, QuorumNotReached, UpdateRejected
+from fedcore.records import RoundRecord, Survivors, TrainOrder
+from fedcore.server.run import Run, load_state, record_of, state_name
+from fedcore.server.step import Arrival, ServerState, Sum, accumulate, advance
+from fedcore.store.ahead import ahead
+
+_REPLY_HEADER_BYTES = 1 << 18
+
+
+def aggregate(
+    run: Run, round_num: int, orders: Sequence[TrainOrder], dropped: Mapping[str, str]
+) -> RoundRecord:
+    """Sum what arrived, add the noise, and commit the round; what is committed already stays.
+
+    Raises QuorumNotReached, with each site's reason, when fewer than ``min_clients`` updates are
+    usable: nothing is committed then, and the same round can be tried again.
+    """
+    committed = record_of(run, round_num)
+    if committed is not None:
+        return committed
+    started = time.perf_counter()
+    state = load_state(run, round_num)
+    sizes: dict[str, int] = {}
+    summed, survivors = _sum_of_survivors(run, state, orders, dropped, sizes)
+    name = state_name(round_num + 1)
+    if run.exchange.state(run.run_id, name) is None:
+        run.exchange.create_state(run.run_id, name, advance(run.plan, state, summed).arrays())
+    following = load_state(run, round_num + 1)  # whoever drew first: one noisy sum, ever
+    run.exchange.publish_params(run.run_id, round_num + 1, following.params)
+    record = RoundRecord(
+        run_id=run.run_id,
+        round_num=round_num,
+        cohort=tuple(order.site for order in orders),
+        weights=summed.weights,
+        dropped=survivors.dropped,
+        params_digest=flat.digest(following.params),
+        data=summed.data,
+        measurements=summed.measurements,
+        bytes_up=sum(sizes.values()),
+        bytes_down=int(sum(said.get("bytes_down", 0) for said in summed.measurements.values())),
+        seconds={"aggregate": time.perf_counter() - started},
+    )
+    if not run.exchange.create_record(run.run_id, f"rounds/{round_num:05d}/record", record):
+        return record_of(run, round_num) or record
+    return record
+
+
+def _sum_of_survivors(
+    run: Run,
+    state: ServerState,
+    orders: Sequence[TrainOrder],
+    dropped: Mapping[str, str],
+    sizes: dict[str, int],
+) -> tuple[Sum, Survivors]:
+    """The sum over the survivors that are committed; this call commits them if nobody did yet."""
+    name = f"rounds/{state.round_num:05d}/survivors"
+    survivors = run.exchange.record(run.run_id, name, Survivors)
+    if survivors is None:
+        usable = [order for order in orders if order.site not in dropped]
+        summed = accumulate(run.plan, state.params, _arrivals(run, state, usable, sizes))
+        survivors = _survivors(run, state.round_num, orders, {**dropped, **summed.rejected})
+        if run.exchange.create_record(run.run_id, name, survivors):
+            return summed, survivors
+        survivors = run.exchange.record(run.run_id, name, Survivors) or survivors
+    sizes.clear()
+    usable = [order for order in orders if order.site in survivors.sites]
+    return accumulate(run.plan, state.params, _arrivals(run, state, usable, sizes)), survivors
+
+
+def _survivors(
+    run: Run, round_num: int, orders: Sequence[TrainOrder], reasons: Mapping[str, str]
+) -> Survivors:
+    sites = tuple(order.site for order in orders if order.site not in reasons)
+    wanted = run.plan.cohort.min_clients
+    if len(sites) < wanted:
+        told = "; ".join(f"{site}: {reason}" for site, reason in sorted(reasons.items()))
+        raise QuorumNotReached(
+            f"round {round_num}: {len(sites)} usable updates of {len(orders)}, and the plan "
+            f"wants {wanted} ({told})"
+        )
+    return Survivors(sites, dict(sorted(reasons.items())))
+
+
+def _arrivals(
+    run: Run, state: ServerState, orders: Sequence[TrainOrder], sizes: dict[str, int]
+) -> Iterator[Arrival]:
+    """The replies in site order, one in memory and one on its way. Notes their sizes."""
+    limit = flat.nbytes(state.params) + _REPLY_HEADER_BYTES
+
+    def read(order: TrainOrder) -> Arrival:
+        try:
+            reply, sizes[order.site] = run.exchange.reply(order, max_bytes=limit)
+        except (UpdateRejected, NotFound) as error:
+            return order.site, UpdateRejected(str(error))
+        return order.site, reply
+
+    return ahead(read(order) for order in sorted(orders, key=lambda order: order.site))

@@ -1,0 +1,147 @@
+"""One step of federated averaging, as a function: state and updates in, state and figures out.
+
+    sum = Σ_site  weight · min(1, clip_norm / ‖update‖) · update      (per module)
+    params ← server_optimizer((sum + noise) / Σ weight)
+
+McMahan et al. 2017 (https://arxiv.org/abs/1602.05629) with the clipping and noise of DP-FedAvg,
+McMahan et al. 2018 (https://arxiv.org/abs/1710.06963). No I/O and no clock in here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from fedcore import params as flat
+from fedcore.aggregation import mean, server_opt, weights
+from fedcore.compression.codec import codec
+from fedcore.config.plan import Plan
+from fedcore.errors import UpdateRejected
+from fedcore.params import Params
+from fedcore.privacy import clipping, gaussian
+from fedcore.records import ClientUpdate, DataSummary, Evaluation, Refusal, Reply
+
+Arrival = tuple[str, Reply | UpdateRejected]
+"""A site, and what it sent or why that cannot be read."""
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """The global params at the start of ``round_num``, and the server optimiser's state."""
+
+    round_num: int
+    params: Params
+    optimizer: Params
+
+    def arrays(self) -> dict[str, flat.FloatArray]:
+        """Everything but the round, under names that ``from_arrays`` takes apart again."""
+        return {f"params/{name}": array for name, array in self.params.items()} | {
+            f"optimizer/{name}": array for name, array in self.optimizer.items()
+        }
+
+    @classmethod
+    def from_arrays(cls, round_num: int, arrays: Mapping[str, flat.FloatArray]) -> ServerState:
+        """The inverse of ``arrays``."""
+        parts: dict[str, dict[str, flat.FloatArray]] = {"params": {}, "optimizer": {}}
+        for key, array in arrays.items():
+            part, _, name = key.partition("/")
+            parts[part][name] = array
+        return cls(round_num, parts["params"], parts["optimizer"])
+
+
+@dataclass(frozen=True)
+class Sum:
+    """The weighted sum of the usable updates, who is in it, and who is not and why."""
+
+    total: mean.Sums
+    weights: Mapping[str, Mapping[str, float]]
+    rejected: Mapping[str, str]
+    data: Mapping[str, DataSummary]
+    measurements: Mapping[str, Mapping[str, float]]
+
+
+def accumulate(plan: Plan, params: Params, arrivals: Iterable[Arrival]) -> Sum:
+    """Check, clip, weigh and add the arrivals, one at a time, in the order given.
+
+    The caller gives them in site order, so that the sum does not depend on who was first. An
+    update that cannot be used is left out with its reason; it never stops the others.
+    """
+    total = mean.start(params)
+    counted: dict[str, Mapping[str, float]] = {}
+    rejected: dict[str, str] = {}
+    data: dict[str, DataSummary] = {}
+    measurements: dict[str, Mapping[str, float]] = {}
+    for site, arrival in arrivals:
+        try:
+            reply = _client_update(arrival)
+            update = codec(plan.compression.codec).decode(reply.update)
+            _check(plan, params, reply, update)
+            norm = clipping.l2_norm(update)
+            if not math.isfinite(norm):
+                raise UpdateRejected("has a NaN or an infinity")
+        except UpdateRejected as error:
+            rejected[site] = str(error)
+            continue
+        scale = clipping.factor(norm, plan.privacy.clip_norm)
+        total = mean.add(total, update, reply.weights, scale=scale)
+        counted[site], data[site] = reply.weights, reply.data
+        measurements[site] = reply.measurements
+    return Sum(total, counted, rejected, data, measurements)
+
+
+def advance(plan: Plan, state: ServerState, summed: Sum) -> ServerState:
+    """The state of the next round: noise on the sum, division by the weights, server optimiser."""
+    privacy, rule = plan.privacy, plan.aggregation
+    sums = summed.total.trained()
+    if privacy.noise_multiplier > 0 and privacy.clip_norm is not None:
+        # Weights are at most 1 here: a plan with noise and unbounded weights is refused.
+        stddev = gaussian.stddev(privacy.noise_multiplier, privacy.clip_norm, max_weight=1.0)
+        seeded = privacy.noise_source == "seeded"
+        normals = (
+            gaussian.seeded_normals(plan.seed, state.round_num) if seeded else gaussian.os_normals()
+        )
+        sums = gaussian.add_noise(sums, stddev, normals)
+    mean_update = mean.divide(sums, summed.total.weights)
+    optimizer = server_opt.sgd(rule.server_learning_rate, rule.server_momentum)
+    params, optimizer_state = optimizer.apply(state.params, mean_update, state.optimizer)
+    return ServerState(state.round_num + 1, params, optimizer_state)
+
+
+def initial_state(plan: Plan, params: Params) -> ServerState:
+    """The state of round 0."""
+    rule = plan.aggregation
+    optimizer = server_opt.sgd(rule.server_learning_rate, rule.server_momentum)
+    return ServerState(0, params, optimizer.init(params))
+
+
+def step(plan: Plan, state: ServerState, arrivals: Iterable[Arrival]) -> tuple[ServerState, Sum]:
+    """A whole round in memory: the next state, and what went into it."""
+    summed = accumulate(plan, state.params, arrivals)
+    return advance(plan, state, summed), summed
+
+
+def _client_update(arrival: Reply | UpdateRejected) -> ClientUpdate:
+    match arrival:
+        case ClientUpdate():
+            return arrival
+        case Refusal():
+            raise UpdateRejected(f"refused: {arrival.reason}")
+        case Evaluation():
+            raise UpdateRejected("sent an evaluation where an update was asked for")
+        case UpdateRejected():
+            raise arrival
+
+
+def _check(plan: Plan, params: Params, reply: ClientUpdate, update: Params) -> None:
+    problem = flat.problem_with(update, like=params)
+    if problem is not None:
+        raise UpdateRejected(problem)
+    if not update:
+        raise UpdateRejected("has no module at all")
+    rule = plan.aggregation
+    bounded = rule.weights == "uniform" or rule.weight_cap is not None
+    bound = weights.UNIFORM if bounded else float(reply.num_examples)
+    problem = weights.problem_with(reply.weights, flat.modules(update), bound)
+    if problem is not None:
+        raise UpdateRejected(problem)

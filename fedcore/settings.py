@@ -1,0 +1,73 @@
+"""The only reader of environment variables: what a process is told about where it runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from fedcore.config.federation import Location
+from fedcore.errors import ConfigError
+
+
+class Keys(BaseModel):
+    """An access key and its secret. The secret never shows in a log or a traceback."""
+
+    access_key: str
+    secret_key: SecretStr
+
+
+class ClientSettings(BaseSettings):
+    """A client's surroundings, e.g. ``FEDCORE_EXCHANGE__BUCKET`` and ``FEDCORE_POLICY``.
+
+    Without keys, boto3's own chain serves (environment, profile, instance or web identity).
+    """
+
+    model_config = SettingsConfigDict(env_prefix="FEDCORE_", env_nested_delimiter="__")
+
+    policy: Path
+    exchange: Location
+    exchange_keys: Keys | None = None
+    data: Location
+    data_keys: Keys | None = None
+
+
+_INHERITED = ("PATH", "HOME", "LANG", "PYTHONPATH", "TMPDIR", "SSL_CERT_FILE")
+
+
+def inherited_environment() -> dict[str, str]:
+    """What a child process may see of this one's environment: never a credential."""
+    return {name: os.environ[name] for name in _INHERITED if name in os.environ}
+
+
+
+
+def client_settings() -> ClientSettings:
+    """Read the environment. Raises ConfigError that names each missing or wrong variable."""
+    try:
+        return ClientSettings()  # type: ignore[call-arg]
+    except ValidationError as error:
+        faults = [
+            f"environment variable FEDCORE_{'__'.join(map(str, item['loc'])).upper()}: "
+            f"{item['msg'].lower()}"
+            for item in error.errors()
+        ]
+        raise ConfigError("\n".join(faults)) from error
+
+
+def use_prefect(api_url: str, home: Path) -> None:
+    """Point this process at a Prefect server. Call it before Prefect is imported.
+
+    fedcore's own log goes to Prefect's, so that the UI shows it; the terminal stays for progress.
+    """
+    os.environ.update(
+        PREFECT_API_URL=api_url,
+        PREFECT_HOME=str(home),
+        PREFECT_SERVER_ANALYTICS_ENABLED="false",
+        DO_NOT_TRACK="1",
+        PREFECT_LOGGING_EXTRA_LOGGERS="fedcore",
+        PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="ERROR",
+        PREFECT_CLI_PROMPT="false",
+    )

@@ -1,0 +1,266 @@
+"""The exchange bucket: the only thing both sides touch, and where everything in it lies.
+
+    params/<run>/plan.json                    server writes, every site reads
+    params/<run>/<round>.safetensors          global params at the start of that round
+    params/<run>/model.onnx                   the export, for the sites to check
+    orders/<site>/<run>/<seq>.json            server writes, this site reads; signed
+    replies/<site>/<run>/<seq>.safetensors    this site writes, server reads
+    records/<run>/…                           server only
+
+What a credential may do is a matter of its prefix, which every S3 service can express. Every
+object here is written once: a retry, a restarted Job or a second server finds what is there and
+goes on. Keys are deterministic, so that a site needs no LIST and never learns who else takes part.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
+
+import numpy as np
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+
+from fedcore.config import plan as plans
+from fedcore.config.plan import Plan
+from fedcore.errors import BlobError, Conflict, NotFound, OrderRefused, UpdateRejected
+from fedcore.params import Params, digest
+from fedcore.records import (
+    ClientUpdate,
+    EvalOrder,
+    Evaluation,
+    FinishOrder,
+    Order,
+    Refusal,
+    Reply,
+    TrainOrder,
+)
+from fedcore.store import blobs, envelope
+from fedcore.store.api import Store
+
+_ORDER: TypeAdapter[Order] = TypeAdapter(
+    Annotated[TrainOrder | EvalOrder | FinishOrder, Field(discriminator="kind")]
+)
+_REPLIES: dict[str, type[Reply]] = {
+    kind.__name__: kind for kind in (ClientUpdate, Evaluation, Refusal)
+}
+_ARRAYS = {"ClientUpdate": "update", "Evaluation": "statistics"}
+RecordT = TypeVar("RecordT")
+
+
+class Grants(NamedTuple):
+    """The key prefixes that a site's credential needs in the exchange bucket, and no others."""
+
+    read: tuple[str, ...]
+    write: tuple[str, ...]
+
+
+def grants(site: str) -> Grants:
+    """What ``site`` may read and write: it may also read its own replies back."""
+    return Grants(
+        read=("params/", f"orders/{site}/", f"replies/{site}/"), write=(f"replies/{site}/",)
+    )
+
+
+class Received(NamedTuple):
+    """An order as it was received, and the digest that names its signed bytes."""
+
+    order: Order
+    digest: str
+
+
+class Exchange:
+    """Typed access to the exchange bucket. Holds no state of its own."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    # what every site may read
+
+    def publish_plan(self, run_id: str, plan: Plan) -> None:
+        """Raises Conflict if the run was started with another plan."""
+        self._create(f"params/{run_id}/plan.json", plan.canonical())
+
+    def plan(self, run_id: str, plan_digest: str | None = None) -> Plan:
+        """The run's plan. Raises OrderRefused if its digest is not the one wanted."""
+        text = self._store.get(f"params/{run_id}/plan.json").decode()
+        plan = plans.parse(text, source=f"plan of run {run_id}")
+        if plan_digest is not None and plan.digest != plan_digest:
+            raise OrderRefused("the plan in the exchange is not the one that the order names")
+        return plan
+
+    def publish_params(self, run_id: str, round_num: int, params: Params) -> None:
+        """The global params at the start of ``round_num``."""
+        self._create(_params_key(run_id, round_num), blobs.pack(params))
+
+    def params(self, run_id: str, round_num: int, params_digest: str) -> tuple[Params, int]:
+        """The params and their size in bytes. Raises OrderRefused if the digest differs."""
+        data = self._store.get(_params_key(run_id, round_num))
+        arrays, _ = blobs.unpack(data)
+        if digest(arrays) != params_digest:
+            raise OrderRefused("the params in the exchange are not those that the order names")
+        return arrays, len(data)
+
+    def publish_onnx(self, run_id: str, model: bytes) -> None:
+        """The export that the sites compare with PyTorch before it may be released."""
+        self._store.create(_onnx_key(run_id), model)
+
+    def onnx(self, run_id: str, onnx_digest: str | None = None) -> bytes:
+        """The run's export. Raises NotFound; OrderRefused if its digest is not the one wanted."""
+        model = self._store.get(_onnx_key(run_id))
+        if onnx_digest is not None and blobs.digest(model) != onnx_digest:
+            raise OrderRefused("the ONNX model in the exchange is not the one that the order names")
+        return model
+
+    # orders
+
+    def put_order(self, order: Order, key: Ed25519PrivateKey) -> None:
+        """Sign and put. Orders hold no clock and no chance, so putting one again changes nothing."""
+        self._create(_order_key(order.site, order.run_id, order.seq), envelope.seal(
+            json.dumps(asdict(order), sort_keys=True).encode(), key))  # fmt: skip
+
+    def order(self, site: str, run_id: str, seq: int, key: Ed25519PublicKey) -> Received:
+        """The order at this place. Raises NotFound; OrderRefused if forged or of another place."""
+        data = self._store.get(_order_key(site, run_id, seq), max_bytes=1 << 20)
+        payload = envelope.unseal(data, key)
+        try:
+            order = _ORDER.validate_json(payload)
+        except ValidationError as error:
+            raise OrderRefused("the order has fields that this client does not know") from error
+        if order.site != site:
+            raise OrderRefused(f"the order is for site {order.site!r}, and this is {site!r}")
+        if (order.run_id, order.seq) != (run_id, seq):
+            raise OrderRefused(
+                f"the order is number {order.seq} of run {order.run_id!r}, replayed as number "
+                f"{seq} of run {run_id!r}"
+            )
+        return Received(order, blobs.digest(payload))
+
+    def has_order(self, site: str, run_id: str, seq: int) -> bool:
+        return self._store.exists(_order_key(site, run_id, seq))
+
+    # replies
+
+    def put_reply(self, reply: Reply) -> int:
+        """Put once; a reply that is there already stays. Returns its size in bytes."""
+        kind = type(reply).__name__
+        array_field = _ARRAYS.get(kind)
+        header = {
+            f.name: _plain(getattr(reply, f.name)) for f in fields(reply) if f.name != array_field
+        }
+        arrays = getattr(reply, array_field) if array_field else {}
+        data = blobs.pack(arrays, {"kind": kind, "fields": header})
+        self._store.create(_reply_key(reply.site, reply.run_id, reply.seq), data)
+        return len(data)
+
+    def has_reply(self, site: str, run_id: str, seq: int) -> bool:
+        return self._store.exists(_reply_key(site, run_id, seq))
+
+    def reply(self, order: Order, *, max_bytes: int | None = None) -> tuple[Reply, int]:
+        """The reply to ``order`` and its size. Raises NotFound, or UpdateRejected that says why."""
+        key = _reply_key(order.site, order.run_id, order.seq)
+        try:
+            data = self._store.get(key, max_bytes=max_bytes)
+            reply = _read_reply(data)
+        except BlobError as error:
+            raise UpdateRejected(f"site {order.site}: {error}") from error
+        if (reply.site, reply.run_id, reply.seq) != (order.site, order.run_id, order.seq):
+            raise UpdateRejected(f"site {order.site}: the reply is to another order")
+        return reply, len(data)
+
+    # the server's own records
+
+    def create_record(self, run_id: str, name: str, value: Any) -> bool:
+        """Write ``value`` (a JSON value or a dataclass) once. False if ``name`` was there."""
+        data = json.dumps(_plain(value), sort_keys=True, indent=1).encode()
+        return self._store.create(f"records/{run_id}/{name}.json", data)
+
+    def record(self, run_id: str, name: str, kind: type[RecordT]) -> RecordT | None:
+        """The record ``name`` as ``kind``, or None if it was never written."""
+        try:
+            data = self._store.get(f"records/{run_id}/{name}.json")
+        except NotFound:
+            return None
+        return TypeAdapter(kind).validate_json(data)
+
+    def create_state(self, run_id: str, name: str, arrays: Mapping[str, Any]) -> bool:
+        """Write a blob of the server's state once. False if it was there."""
+        return self._store.create(f"records/{run_id}/{name}.safetensors", blobs.pack(arrays))
+
+    def state(self, run_id: str, name: str) -> dict[str, Any] | None:
+        """The blob ``name`` of the server's state, or None."""
+        try:
+            return blobs.unpack(self._store.get(f"records/{run_id}/{name}.safetensors"))[0]
+        except NotFound:
+            return None
+
+    def runs(self) -> list[str]:
+        """The ids of the runs that were ever opened."""
+        suffix = "/run.json"
+        keys = (key for key in self._store.list("records/") if key.endswith(suffix))
+        return [key.split("/")[1] for key in keys if key.count("/") == 2]
+
+    def _create(self, key: str, data: bytes) -> None:
+        if not self._store.create(key, data) and self._store.get(key) != data:
+            raise Conflict(f"{key} is in the exchange already, with other content")
+
+
+def _header_model(kind: type[Reply]) -> type[BaseModel]:
+    """What the header of such a reply must hold: every field but the arrays."""
+    hints = get_type_hints(kind)
+    names = [f.name for f in fields(kind) if f.name != _ARRAYS.get(kind.__name__)]
+    model: type[BaseModel] = create_model(
+        kind.__name__,
+        __config__=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False),
+        **{name: (hints[name], ...) for name in names},
+    )  # type: ignore[call-overload]
+    return model
+
+
+_HEADERS = {name: _header_model(kind) for name, kind in _REPLIES.items()}
+
+
+def _read_reply(data: bytes) -> Reply:
+    arrays, header = blobs.unpack(data)
+    name = str(header.get("kind"))
+    if name not in _REPLIES:
+        raise BlobError(f"the reply's header names the unknown kind {name[:40]!r}")
+    try:
+        parsed = _HEADERS[name].model_validate_json(json.dumps(header.get("fields")))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise BlobError(f"the reply's header is wrong at {where!r}: {fault['msg']}") from error
+    values = {field: getattr(parsed, field) for field in type(parsed).model_fields}
+    if name in _ARRAYS:
+        values[_ARRAYS[name]] = arrays
+    return _REPLIES[name](**values)
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses as dictionaries and NumPy scalars as Python's, all the way down."""
+    return json.loads(TypeAdapter(Any).dump_json(value, fallback=_number))
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+
+
+def _params_key(run_id: str, round_num: int) -> str:
+    return f"params/{run_id}/{round_num:05d}.safetensors"
+
+
+def _onnx_key(run_id: str) -> str:
+    return f"params/{run_id}/model.onnx"
+
+
+def _order_key(site: str, run_id: str, seq: int) -> str:
+    return f"orders/{site}/{run_id}/{seq:06d}.json"
+
+
+def _reply_key(site: str, run_id: str, seq: int) -> str:
+    return f"replies/{site}/{run_id}/{seq:06d}.safetensors"

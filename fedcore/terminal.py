@@ -1,0 +1,125 @@
+"""What people see while a run goes on, and the table at its end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+from fedcore.errors import EXIT_GATE_FAILED
+
+console = Console(stderr=True)
+"""People read standard error; standard output is for what programs read."""
+
+
+class RunProgress(logging.Handler):
+    """Turns the server's events into a progress bar with the figures of the last round."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__(logging.INFO)
+        self._progress = progress
+        self._task = progress.add_task("waiting for the first round", total=None)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        facts = getattr(record, "event", None)
+        if facts is None:
+            return
+        match facts["event"]:
+            case "run":
+                self._progress.update(
+                    self._task, total=facts["rounds"], description=f"run {facts['run_id']}"
+                )
+            case "resume":
+                self._progress.update(self._task, completed=facts["round_num"])
+            case "round":
+                auc = facts["macro_auc"]
+                told = f"macro AUC {auc:.3f}" if auc is not None else "macro AUC undefined"
+                self._progress.update(
+                    self._task, completed=facts["round_num"] + 1, description=f"training, {told}"
+                )
+                for site, reason in facts["dropped"].items():
+                    console.print(f"round {facts['round_num']}: {site} dropped out: {reason}")
+            case "restart":
+                console.print(f"{facts['site']}: started again, because {facts['reason']}")
+
+
+def progress_bar() -> Progress:
+    """The bar that every long command uses."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+def show_result(result: Mapping[str, Any]) -> None:
+    """The final tables: figures, sites, verdict."""
+    figures = Table(title="On held-out subjects of all sites", title_justify="left")
+    for column in ("figure", "value", "95 % interval"):
+        figures.add_column(column)
+    for name in ("macro_auc", "accuracy", "sensitivity", "specificity", "f1"):
+        interval = result["final"]["overall"][name]
+        figures.add_row(
+            name.replace("_", " "),
+            _number(interval["value"]),
+            f"{_number(interval['low'])} to {_number(interval['high'])}",
+        )
+    console.print(figures)
+    console.print(_site_table(result))
+    verdict = result["verdict"]
+    if verdict["passed"]:
+        registered = result["registry"]
+        console.print(
+            f"[bold green]PASSED[/] the gate; {registered['name']} version "
+            f"{registered['version']} is champion"
+        )
+    else:
+        console.print("[bold red]FAILED[/] the gate; the champion stays as it was")
+        for reason in verdict["reasons"]:
+            console.print(f"  • {reason}", markup=False)
+        console.print(f"(exit code {EXIT_GATE_FAILED})")
+    console.print(result["privacy"]["statement"], markup=False)
+
+
+def show_rows(title: str, rows: list[Mapping[str, Any]]) -> None:
+    """Any list of like mappings as a table."""
+    table = Table(title=title, title_justify="left")
+    for column in rows[0] if rows else ():
+        table.add_column(column.replace("_", " "))
+    for row in rows:
+        table.add_row(*(_number(value) for value in row.values()))
+    console.print(table)
+
+
+def _site_table(result: Mapping[str, Any]) -> Table:
+    table = Table(title="Sites", title_justify="left")
+    for column in ("site", "trained on", "tested on", "modalities", "macro AUC", "left out"):
+        table.add_column(column)
+    for name, site in result["sites"].items():
+        table.add_row(
+            name,
+            str(site["num_examples"]["train"]),
+            str(site["num_examples"]["test"]),
+            ", ".join(f"{m} {n}" for m, n in site["modalities"].items()),
+            _number(((site["summary"] or {}).get("macro_auc") or {}).get("value")),
+            ", ".join(f"{n} {reason}" for reason, n in site["left_out"].items()) or "none",
+        )
+    return table
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "undefined"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,228 @@
+"""One site's part of a round: train on its examples, or score them.
+
+Written for any module, dataset and loss: nothing here knows about images.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from fedcore.config.plan import Training
+from fedcore.errors import ConfigError, DataError, PermanentError
+from fedcore.params import FloatArray, module_of
+from fedcore.seeds import derive
+from fedcore.training.compute import Compute, Inputs
+from fedcore.training.objectives import proximal
+from fedcore.training.reproducible import reproducible
+from fedcore.training.state import get_params
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Examples(Protocol):
+    """A dataset: index → (inputs, target). A method ``collate(items)`` is used if there is one."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> tuple[Any, Any]: ...
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What came of local training.
+
+    ``params``: all of the module's. ``trained``: module name → examples that reached it, only for
+    modules that a gradient reached; the others are as they were. ``measurements``: ``loss`` and
+    ``loss_first`` (mean over the examples in the last and the first epoch, without the
+    objective's term) and ``steps``.
+    """
+
+    params: Mapping[str, FloatArray]
+    trained: Mapping[str, int]
+    num_examples: int
+    measurements: Mapping[str, float]
+
+
+def train(
+    module: nn.Module, dataset: Examples, loss: Loss, training: Training, *, seed: int,
+    compute: Compute | None = None,
+) -> TrainResult:  # fmt: skip
+    """Train a copy of ``module`` for ``training.epochs``, bit for bit the same for the same seed.
+
+    ``module`` stays as it is, so that nothing of a round (a counter, a cache) reaches the next one
+    in a client that stays warm. ``compute`` overrides what ``training`` says of device and
+    precision. Raises DataError when the dataset is empty, PermanentError when the loss is no
+    longer finite.
+    """
+    compute = compute or _compute(training)
+    module = copy.deepcopy(module)
+    with reproducible(seed, training.threads):
+        order = derive(seed, "order")
+        loader = _loader(dataset, training.batch_size, order=order, pin_memory=compute.is_gpu)
+        compute.place(module)
+        module.train()
+        trainer = _Trainer(module, loss, training, compute)
+        losses, trained = [], Counter[str]()
+        for epoch in range(training.epochs):
+            mean, reached = trainer.epoch(loader, epoch)
+            losses.append(mean)
+            trained |= reached
+        params = get_params(module)
+    measurements = {"loss": losses[-1], "loss_first": losses[0], "steps": float(trainer.steps)}
+    return TrainResult(params, dict(sorted(trained.items())), len(dataset), measurements)
+
+
+def predict(
+    module: nn.Module, dataset: Examples, training: Training, *, compute: Compute | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Softmax scores (N, K) and targets (N,), in the dataset's order and in full precision.
+
+    Raises DataError when the dataset is empty, ConfigError when the outputs are not (B, K).
+    """
+    compute = compute or _compute(training)
+    compute.place(module)
+    module.eval()
+    loader = _loader(dataset, training.batch_size, pin_memory=compute.is_gpu)
+    scores, targets = [], []
+    with reproducible(0, training.threads), torch.inference_mode():
+        for inputs, target in loader:
+            outputs = module(compute.send(inputs))
+            if outputs.dim() != 2:
+                raise ConfigError(
+                    f"the model gives outputs of shape {tuple(outputs.shape)}; classification "
+                    "needs logits (batch, classes): check task.model in the plan"
+                )
+            scores.append(outputs.double().softmax(dim=1).cpu())
+            targets.append(target.long())
+    return torch.cat(scores).numpy(), torch.cat(targets).numpy()
+
+
+def first_batch(dataset: Examples, training: Training) -> tuple[Inputs, Tensor]:
+    """Inputs and targets of the dataset's first examples. Raises DataError if it is empty."""
+    inputs, targets = next(iter(_loader(dataset, training.batch_size)))
+    return inputs, targets
+
+
+def input_shapes(dataset: Examples) -> dict[str, tuple[int, ...]]:
+    """The shape of every model input, without the batch; a lone tensor is called "input".
+
+    With a "present" column per modality, looks on until an example of each modality was found.
+    Raises DataError if the dataset is empty.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for inputs, _ in _loader(dataset, batch_size=1):
+        named = inputs if isinstance(inputs, dict) else {"input": inputs}
+        shapes |= {name: tuple(tensor.shape[1:]) for name, tensor in named.items()}
+        if "present" not in shapes or len(shapes) > shapes["present"][0]:
+            break
+    return shapes
+
+
+class _Trainer:
+    """The state of one local training: optimiser, scaler, the point it started from."""
+
+    def __init__(self, module: nn.Module, loss: Loss, training: Training, compute: Compute) -> None:
+        self.module, self.loss, self.compute = module, loss, compute
+        self.trainable = {n: p for n, p in module.named_parameters() if p.requires_grad}
+        self.start = {name: p.detach().clone() for name, p in self.trainable.items()}
+        self.objective = proximal(training.proximal_mu) if training.proximal_mu > 0 else None
+        self.optimizer = _optimizer(list(self.trainable.values()), training)
+        self.scaler = compute.scaler()
+        self.moved: set[str] = set()
+        self.steps = 0
+
+    def epoch(self, loader: DataLoader[Any], epoch: int) -> tuple[float, Counter[str]]:
+        """Mean loss over the examples, and how many examples reached each module."""
+        losses, sizes, examples = [], [], Counter[str]()
+        for inputs, target in loader:
+            loss, reached = self.step(inputs, target)
+            losses.append(loss)
+            sizes.append(len(target))
+            examples += _examples(reached, inputs, len(target), self.module)
+        # Read once an epoch, because reading a loss makes the CPU wait for the GPU.
+        values = torch.stack(losses).double().cpu().numpy()
+        for step in np.flatnonzero(~np.isfinite(values)):
+            raise PermanentError(
+                f"the loss became {values[step]} in step {step + 1} of epoch {epoch + 1}: lower "
+                "training.learning_rate, or look for values that are not finite in the data"
+            )
+        return float(np.average(values, weights=sizes)), examples
+
+    def step(self, inputs: Inputs, target: Tensor) -> tuple[Tensor, set[str]]:
+        """One optimiser step: the loss, left on the device, and the modules it reached."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.compute.autocast():
+            outputs = self.module(self.compute.send(inputs))
+            loss = self.loss(outputs, target.to(self.compute.device, non_blocking=True))
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        reached = {module_of(name) for name, p in self.trainable.items() if p.grad is not None}
+        self.moved |= reached
+        if self.objective is not None:
+            # Elsewhere its gradient is zero; adding it would make those modules look trained.
+            moved = {n: p for n, p in self.trainable.items() if module_of(n) in self.moved}
+            self.scaler.scale(self.objective(moved, self.start)).backward()  # type: ignore[no-untyped-call]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.steps += 1
+        return loss.detach(), reached
+
+
+def _examples(reached: set[str], inputs: Inputs, size: int, module: nn.Module) -> Counter[str]:
+    """How many examples of one batch each of the modules that were ``reached`` saw.
+
+    All of them, but for the encoder of a modality that has a column in ``inputs["present"]``
+    (named, in order, by the module's attribute ``modalities``): it saw the subjects marked there.
+    """
+    counts = dict.fromkeys(reached, size)
+    modalities = getattr(module, "modalities", None)
+    if modalities and isinstance(inputs, dict) and "present" in inputs:
+        columns = inputs["present"].sum(dim=0).tolist()
+        seen = {f"encoder.{m}": int(n) for m, n in zip(modalities, columns, strict=True)}
+        counts |= {name: number for name, number in seen.items() if name in reached}
+    return Counter(counts)
+
+
+def _loader(
+    dataset: Examples, batch_size: int, *, order: int | None = None, pin_memory: bool = False
+) -> DataLoader[Any]:
+    """Batches in the dataset's order, or in the random order that the seed ``order`` gives."""
+    if len(dataset) == 0:
+        raise DataError(
+            "the dataset is empty: check that the site's subjects have the plan's modalities, "
+            "a label among task.classes and consent, and what was left out and why",
+            reason="empty",
+        )
+    return DataLoader(
+        cast(Dataset[Any], dataset),
+        batch_size=batch_size,
+        shuffle=order is not None,
+        generator=None if order is None else torch.Generator().manual_seed(order),
+        collate_fn=getattr(dataset, "collate", default_collate),
+        pin_memory=pin_memory,
+    )
+
+
+def _optimizer(parameters: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
+    match training.optimizer:
+        case "sgd":
+            kind: type[torch.optim.Optimizer] = torch.optim.SGD
+        case "adam":
+            kind = torch.optim.Adam
+        case "adamw":
+            kind = torch.optim.AdamW
+    settings: dict[str, Any] = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
+    return kind(parameters, **settings)
+
+
+def _compute(training: Training) -> Compute:
+    return Compute.choose(training.device, mixed_precision=training.mixed_precision)

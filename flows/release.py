@@ -1,0 +1,29 @@
+"""The flow that releases: export, evaluate on held-out subjects, judge, register, finish."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from fedcore.launch.api import Launcher
+from fedcore.server.events import tell
+from fedcore.server.orders import finish
+from fedcore.server.result import result_of
+from fedcore.server.run import Run
+from fedcore.store.api import Store
+from flows import tasks
+
+
+@flow(name="release", persist_result=False, validate_parameters=False)
+def release_model(run: Run, launcher: Launcher, store: Store) -> dict[str, Any]:
+    """Judge the run's final params on what no site trained on, and release them if they pass."""
+    onnx_digest = tasks.export(run)
+    orders = tasks.order_evaluation(run, run.plan.rounds, "test", onnx_digest=onnx_digest)
+    absent = tasks.await_replies(run, orders, launcher)
+    evaluation = tasks.evaluate(run, orders, absent)
+    verdict = tasks.judge(run, evaluation)
+    version = tasks.register(run, evaluation, verdict, store)
+    finish(run)
+    tell("verdict", passed=verdict.passed, reasons=verdict.reasons, version=version)
+    return result_of(run, version)

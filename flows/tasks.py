@@ -1,0 +1,38 @@
+"""The tasks of a run: each gives one fedcore function a name in Prefect's UI.
+
+Nothing is cached or retried here: every function finds in the exchange what an earlier attempt
+left, and the stores do their own short retries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from fedcore.server import evaluation, orders, release, replies, rounds
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _named(name: str, function: Callable[P, R]) -> Callable[P, R]:
+    run: Any = task(name=name, cache_policy=NO_CACHE, persist_result=False)(function)
+
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        result: R = run(*args, **kwargs)
+        return result
+
+    return call
+
+
+order_training = _named("order training", orders.train_orders)
+order_evaluation = _named("order evaluation", orders.eval_orders)
+await_replies = _named("await replies", replies.await_replies)
+aggregate = _named("aggregate and commit", rounds.aggregate)
+evaluate = _named("add up statistics", evaluation.evaluate)
+export = _named("export ONNX", release.export)
+judge = _named("judge at the gate", release.judge)
+register = _named("register the model", release.register)

@@ -1,0 +1,38 @@
+"""The site's policy: everything that is not allowed is refused, with a reason."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fedcore.config import plan as plans
+from fedcore.config.policy import Policy, objection
+
+PLAN = plans.load(Path(__file__).parents[2] / "plans" / "brain_tumour.yaml")
+
+
+def policy(**allow: Any) -> Policy:
+    allowed = {
+        "purposes": ["brain-tumour-research"],
+        "modalities": ["t1ce", "flair", "ct", "pet"],
+        **allow,
+    }
+    return Policy.model_validate({"site": "north", "server_public_key": "k", "allow": allowed})
+
+
+def test_what_is_allowed_meets_no_objection() -> None:
+    assert objection(policy(), PLAN) is None
+    assert objection(policy(plans=[PLAN.digest]), PLAN) is None
+
+
+@pytest.mark.parametrize(
+    ("allow", "told"),
+    [
+        ({"plans": ["0" * 64]}, "not among the plans"),
+        ({"purposes": ["teaching"]}, "purpose 'brain-tumour-research' is not allowed"),
+        ({"modalities": ["t1ce"]}, "modality 'flair' is not allowed"),
+        ({"code": ["fedcore.models.*"]}, "code 'fedcore.data.bids:dataset' is not allowed"),
+        ({"require_noise": 1.0}, "below the 1.0"),
+    ],
+)
+def test_objections_say_what_is_wrong(allow: dict[str, Any], told: str) -> None:
+    assert told in str(objection(policy(**allow), PLAN))

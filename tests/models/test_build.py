@@ -1,0 +1,126 @@
+from collections.abc import Callable
+from itertools import product
+from typing import Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fedcore.config.plan import Task
+from fedcore.errors import ConfigError
+from fedcore.models.build import MultimodalClassifier, classifier
+from fedcore.params import modules
+
+Make = Callable[..., dict[str, Tensor]]
+EVERY_PATTERN = [list(pattern) for pattern in product([0, 1], repeat=3)]
+
+
+@pytest.fixture(params=["attention", "concatenation"])
+def model(request: pytest.FixtureRequest, task: Task) -> MultimodalClassifier:
+    torch.manual_seed(0)
+    fusion: Literal["attention", "concatenation"] = request.param
+    return classifier(task, width=4, features=16, fusion=fusion)
+
+
+def test_modules_are_the_encoders_the_fusion_and_the_head(model: MultimodalClassifier) -> None:
+    names = [name for name, _ in model.named_parameters()]
+    assert modules(names) == ("encoder.flair", "encoder.pet", "encoder.t1ce", "fusion", "head")
+
+
+def test_no_normalisation_over_the_batch(model: MultimodalClassifier) -> None:
+    assert not [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
+def test_every_pattern_of_presence_gives_finite_logits(
+    model: MultimodalClassifier, make_inputs: Make
+) -> None:
+    logits = model(make_inputs(EVERY_PATTERN))
+    assert logits.shape == (8, 3)
+    assert torch.isfinite(logits).all()
+    assert len(torch.unique(logits.detach(), dim=0)) == 8
+
+
+def test_an_absent_image_may_hold_anything(model: MultimodalClassifier, make_inputs: Make) -> None:
+    model.eval()
+    inputs = make_inputs(EVERY_PATTERN)
+    expected = model(inputs)
+    for column, name in enumerate(model.modalities):
+        for rubbish in (0.0, 1e9, float("nan"), float("inf")):
+            absent = inputs["present"][:, column] == 0
+            inputs[name] = inputs[name].clone()
+            inputs[name][absent] = rubbish
+    assert torch.equal(model(inputs), expected)
+
+
+def test_rubbish_in_an_absent_image_does_not_reach_the_gradient(
+    model: MultimodalClassifier, make_inputs: Make
+) -> None:
+    inputs = make_inputs([[1, 1, 0], [1, 0, 1]])
+    inputs["pet"][0] = float("nan")
+    model(inputs).square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+
+
+def test_a_modality_that_is_not_given_equals_one_marked_absent(
+    model: MultimodalClassifier, make_inputs: Make
+) -> None:
+    model.eval()
+    inputs = make_inputs([[1, 1, 0], [0, 1, 0]])
+    marked = model(inputs)
+    del inputs["pet"]
+    assert torch.equal(model(inputs), marked)
+    inputs["present"][:, 2] = 1.0
+    assert torch.equal(model(inputs), marked)
+
+
+def test_a_modality_that_is_not_given_has_no_gradient(
+    model: MultimodalClassifier, make_inputs: Make
+) -> None:
+    inputs = make_inputs([[1, 1, 0], [0, 1, 0]])
+    del inputs["pet"]
+    model(inputs).sum().backward()
+    reached = modules(name for name, p in model.named_parameters() if p.grad is not None)
+    assert reached == ("encoder.flair", "encoder.t1ce", "fusion", "head")
+
+
+def test_modality_dropout_hides_in_training_only_and_never_everything(
+    task: Task, make_inputs: Make
+) -> None:
+    model = classifier(task, width=4, features=16, dropout=0.0, modality_dropout=0.9)
+    inputs = make_inputs([[1, 1, 0]] * 64)
+    seen: list[Tensor] = []
+    model.fusion.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[1]))
+    torch.manual_seed(1)
+    first = model(inputs)
+    torch.manual_seed(1)
+    assert torch.equal(model(inputs), first)
+    model.eval()(inputs)
+    training, _, evaluation = seen
+    assert torch.equal(evaluation, inputs["present"] > 0)
+    assert not training[:, 2].any()
+    assert (training.sum(dim=1) >= 1).all()
+    assert 0 < (training.sum(dim=1) == 1).float().mean() <= 1
+    assert training[:, 0].any()
+    assert training[:, 1].any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"width": 6}, "positive multiples of 4"),
+        ({"features": 0}, "positive multiples of 4"),
+        ({"dropout": 1.0}, r"\[0, 1\)"),
+        ({"modality_dropout": -0.1}, r"\[0, 1\)"),
+        ({"fusion": "sum"}, "attention or concatenation"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(
+    task: Task, arguments: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        classifier(task, **arguments)  # type: ignore[arg-type]
+
+
+def test_a_task_without_modalities_is_refused(task: Task) -> None:
+    with pytest.raises(ConfigError, match="at least one"):
+        classifier(task.model_copy(update={"modalities": {}}))

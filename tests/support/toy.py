@@ -1,0 +1,164 @@
+"""A federation small enough to run hundreds of times: a table per site, a linear model.
+
+It comes in through the same door as anybody's own code: functions that a plan names.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from fedcore.client.loop import Client
+from fedcore.config import plan as plans
+from fedcore.config.plan import Plan, Task
+from fedcore.config.policy import Policy
+from fedcore.data.site import SiteData
+from fedcore.launch.api import ClientStatus, Launcher
+from fedcore.models.initial import build_model
+from fedcore.records import EvaluationRecord, RoundRecord
+from fedcore.server import evaluation, orders, replies, rounds
+from fedcore.server.evaluation import next_round
+from fedcore.server.run import Run, open_run, record_of
+from fedcore.store import envelope
+from fedcore.store.api import Store
+from fedcore.store.exchange import Exchange
+from fedcore.store.memory import MemoryStore
+from fedcore.training.state import get_params
+from torch import nn
+from torch.utils.data import TensorDataset
+
+KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+SITES = ("east", "north", "west")
+
+
+def model(task: Task) -> nn.Module:
+    """Two modules, ``body`` and ``head``."""
+    layers = {"body": nn.Linear(3, 4), "act": nn.Tanh(), "head": nn.Linear(4, len(task.classes))}
+    from collections import OrderedDict
+
+    return nn.Sequential(OrderedDict(layers))
+
+
+def dataset(site: SiteData) -> dict[str, TensorDataset]:
+    """Rows of ``table.csv``: three features and a label; every fourth is held out."""
+    rows = list(csv.reader(io.StringIO(site.files.get("table.csv").decode())))
+    table = torch.tensor(np.array(rows, dtype=np.float32))
+    features, labels = table[:, :3], table[:, 3].long()
+    index = torch.arange(len(table))
+    parts = {"train": index % 4 < 2, "validation": index % 4 == 2, "test": index % 4 == 3}
+    return {name: TensorDataset(features[rows], labels[rows]) for name, rows in parts.items()}
+
+
+def table(site: str, rows: int = 48) -> bytes:
+    """A site's table: two shifted clouds, a little different everywhere."""
+    rng = np.random.default_rng(sum(site.encode()))
+    labels = np.arange(rows) // 2 % 2
+    features = rng.normal(size=(rows, 3)) + 1.5 * labels[:, None] + 0.2 * len(site)
+    text = io.StringIO()
+    csv.writer(text).writerows([[*f, y] for f, y in zip(features, labels, strict=True)])
+    return text.getvalue().encode()
+
+
+def plan(**sections: Any) -> Plan:
+    """A plan over the functions above."""
+    fields = {
+        "name": "toy",
+        "purpose": "research",
+        "seed": 7,
+        "rounds": 2,
+        "task": {
+            "classes": ["no", "yes"],
+            "model": {"function": "toy:model"},
+            "dataset": {"function": "toy:dataset"},
+        },
+        "training": {"batch_size": 8, "learning_rate": 0.05},
+        "cohort": {"min_clients": 2},
+        "privacy": {"clip_norm": 1.0},
+        "timeouts": {"round": 20, "idle": 5, "poll": 0.001},
+        "launch": "none",
+        **sections,
+    }
+    return plans.Plan.model_validate(fields)
+
+
+def policy(site: str, **allow: Any) -> Policy:
+    """A policy that allows the toy plan."""
+    return Policy.model_validate(
+        {
+            "site": site,
+            "server_public_key": envelope.public_text(KEY),
+            "allow": {
+                "purposes": ["research"],
+                "modalities": [],
+                "code": ["fedcore.*", "torch.nn.functional:*", "toy:*"],
+                **allow,
+            },
+        }
+    )
+
+
+def site_store(site: str) -> MemoryStore:
+    """A site's bucket with its table in it."""
+    store = MemoryStore()
+    store.put("table.csv", table(site))
+    return store
+
+
+class InlineLauncher:
+    """Answers each order in this very process, as soon as the server asks for a client.
+
+    ``absent`` sites never answer. A ``factory`` makes the client, so that a test can hurt it.
+    """
+
+    def __init__(
+        self, store: Store, data: Mapping[str, Store], *, absent: frozenset[str] = frozenset()
+    ) -> None:
+        self._clients = {
+            site: Client(policy(site), Exchange(store), where) for site, where in data.items()
+        }
+        self._absent = absent
+        self._exchange = Exchange(store)
+
+    def ensure(self, site: str, run_id: str, seq: int) -> None:
+        if site in self._absent or self._exchange.has_reply(site, run_id, seq):
+            return
+        reply = self._clients[site].answer(run_id, seq)
+        if reply is not None:
+            self._exchange.put_reply(reply)
+
+    def poll(self, site: str) -> ClientStatus:
+        gone = site in self._absent
+        return ClientStatus("failed" if gone else "running", "switched off", permanent=gone)
+
+    def cancel(self, site: str) -> None:
+        """Nothing runs."""
+
+
+def open_toy(store: Store, what: Plan, run_id: str = "run-1") -> Run:
+    """Open the run of ``what`` among SITES."""
+    return open_run(
+        Exchange(store), what, SITES, run_id, KEY,
+        created="2026-01-01T00:00:00+00:00",
+        initial=lambda: get_params(build_model(what)),
+    )  # fmt: skip
+
+
+def play(run: Run, launcher: Launcher) -> tuple[list[RoundRecord], list[EvaluationRecord]]:
+    """All rounds that are left, as the flow runs them, without Prefect."""
+    records, evaluations = [], []
+    for round_num in range(next_round(run), run.plan.rounds):
+        record = record_of(run, round_num)
+        if record is None:
+            asked = orders.train_orders(run, round_num)
+            dropped = replies.await_replies(run, asked, launcher)
+            record = rounds.aggregate(run, round_num, asked, dropped)
+        records.append(record)
+        checks = orders.eval_orders(run, round_num + 1, "validation")
+        absent = replies.await_replies(run, checks, launcher)
+        evaluations.append(evaluation.evaluate(run, checks, absent))
+    return records, evaluations
