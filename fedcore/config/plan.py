@@ -77,6 +77,12 @@ class Task(Section):
     loss: Function = Function(function="torch.nn.functional:cross_entropy")
     metrics: Metrics = Metrics()
 
+    @model_validator(mode="after")
+    def _names_are_free(self) -> Self:
+        if "present" in self.modalities:
+            raise ValueError("modalities: 'present' names the mask of a batch; take another name")
+        return self
+
     def functions(self) -> list[str]:
         """Every importable name that a client will call for this task."""
         return [self.model.function, self.dataset.function, self.loss.function,

@@ -23,6 +23,11 @@ class Allow(Section):
     plans: list[str] | None = Field(
         default=None, description="digests of approved plans (fedcore plan digest); unset = any"
     )
+    consent_elsewhere: bool = Field(
+        default=False,
+        description="true: a plan may leave out the consent column, because this site's data "
+        "holds consenting subjects alone",
+    )
     require_noise: float | None = Field(
         default=None, gt=0, description="smallest noise_multiplier accepted; unset = none asked"
     )
@@ -58,6 +63,9 @@ def objection(policy: Policy, plan: Plan) -> str | None:
     for function in plan.task.functions():
         if not any(fnmatchcase(function, pattern) for pattern in allow.code):
             return f"code {function!r} is not allowed to run here"
+    unasked = plan.task.dataset.arguments.get("consent_column", "consent") is None
+    if unasked and not allow.consent_elsewhere:
+        return "the plan asks for no consent (consent_column: null), and this site does not allow it"
     wanted = allow.require_noise
     if wanted is not None and plan.privacy.noise_multiplier < wanted:
         return (

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, sparse
 
 from fedcore.errors import DataError
 
@@ -75,8 +75,9 @@ def resample(image: FloatArray, affine: Affine, grid: Grid) -> FloatArray:
             operator = _line_operator(
                 image.shape[axis], grid.shape[axis], matrix[axis, axis], offset[axis], sigmas[axis]
             )
-            # The axis that is contracted goes to the end: after three the order is the old one.
-            result = np.tensordot(result, operator, axes=(0, 1))
+            lines = operator @ result.reshape(len(result), -1)
+            # The axis that was first goes to the end: after three the order is the old one.
+            result = lines.T.reshape(*result.shape[1:], -1)
     else:
         result = ndimage.gaussian_filter(result, sigmas, mode="nearest")
         result = ndimage.affine_transform(
@@ -87,19 +88,20 @@ def resample(image: FloatArray, affine: Affine, grid: Grid) -> FloatArray:
 
 def _line_operator(
     size: int, grid_size: int, step: float, offset: float, sigma: float
-) -> FloatArray:
+) -> sparse.csr_array:
     """What blurring and interpolating do to a line of voxels, as a matrix (grid_size, size).
 
-    Both are linear and, with parallel axes, separable. Three small matrix products instead of two
-    3-D filters take a twentieth of the time.
+    Both are linear and, with parallel axes, separable. Three products in place of two 3-D filters
+    take a quarter of the time; sparse ones give the same bits for any number of BLAS threads.
     """
     unit = np.eye(size, dtype=np.float32)
     if sigma > 0:
         unit = ndimage.gaussian_filter1d(unit, sigma, axis=0, mode="nearest")
-    matrix: FloatArray = ndimage.affine_transform(
-        unit, [step, 1.0], [offset, 0.0], (grid_size, size), order=1, mode="grid-constant"
+    return sparse.csr_array(
+        ndimage.affine_transform(
+            unit, [step, 1.0], [offset, 0.0], (grid_size, size), order=1, mode="grid-constant"
+        )
     )
-    return matrix
 
 
 def normalise(

@@ -29,6 +29,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, logit
 
 FloatArray = NDArray[np.float64]
 Metric = Literal["auc", "sensitivity", "specificity", "f1"]
@@ -104,9 +105,8 @@ def auc(positives: FloatArray, negatives: FloatArray) -> Estimates:
     fewest = np.minimum(positives.sum(axis=-1), negatives.sum(axis=-1))
     bound = wilson(value * fewest, fewest)
     with np.errstate(invalid="ignore", divide="ignore"):
-        logit = np.log(value) - np.log1p(-value)
         half = Z * np.sqrt(variance) / (value * (1 - value))
-        low, high = (1 / (1 + np.exp(-limit)) for limit in (logit - half, logit + half))
+        low, high = expit(logit(value) - half), expit(logit(value) + half)
     usable = variance > 0
     return Estimates(value, np.where(usable, low, bound.low), np.where(usable, high, bound.high))
 

@@ -1,4 +1,4 @@
-"""Brains as a radiologist expects them: three planes through the lesion, patient's right on the left."""
+"""Brains as a radiologist reads them: three planes through the lesion, right on the left."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WIDTH_INCHES, _DOTS_PER_INCH = 2.4, 150
 
 @dataclass(frozen=True)
 class Panel:
-    """One modality of one subject: ``source`` is a data URI, ``display`` says how it is windowed."""
+    """One modality of one subject: ``source`` is a data URI, ``display`` the window in words."""
 
     modality: str
     source: str
@@ -66,7 +66,7 @@ def planes(volume: Array, at: tuple[int, int, int]) -> dict[str, Array]:
 
 
 def centre(mask: NDArray[np.bool_]) -> tuple[int, int, int]:
-    """The voxel through whose three planes most of the lesion shows; the middle if there is none."""
+    """The voxel in whose three planes most of the lesion shows; the middle if there is none."""
     at = []
     for axis in range(3):
         if axis >= mask.ndim or not mask.any():
@@ -117,7 +117,7 @@ def _png(
     size = right.max() - left.min(), top.max() - bottom.min()
     height = _WIDTH_INCHES * size[1] / size[0]
     figure = Figure((_WIDTH_INCHES, height), dpi=_DOTS_PER_INCH, facecolor="black")
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     for plane, pixels in shown.items():
         extent = extents[plane]
@@ -131,9 +131,9 @@ def _png(
     axes.set_axis_off()
     canvas.draw()
     data = BytesIO()
-    pixels = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     # A palette is half of the bytes; maximum coverage keeps the thin outline's colour in it.
-    pixels.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(data, "png")
+    drawn.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(data, "png")
     return f"data:image/png;base64,{b64encode(data.getvalue()).decode()}"
 
 

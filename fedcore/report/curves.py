@@ -15,6 +15,7 @@ from fedcore.report.run import Record
 from fedcore.report.style import INK, MUTED, SERIES, canvas, to_svg
 
 _BAR_SERIES = (*SERIES, MUTED)
+_LEGEND_COLUMNS = 3
 
 
 def quality(history: Sequence[Record], threshold: float | None = None) -> Markup | None:
@@ -28,7 +29,15 @@ def quality(history: Sequence[Record], threshold: float | None = None) -> Markup
         if np.isnan(value).all():
             continue
         dashes = "-" if key == "macro_auc" else "--"
-        axes.plot(_rounds(history), value, dashes, color=colour, marker="o", ms=3, label=label)
+        axes.plot(
+            _rounds(history),
+            value,
+            dashes,
+            color=colour,
+            marker=_marker(history),
+            ms=3,
+            label=label,
+        )
         axes.fill_between(_rounds(history), low, high, color=colour, alpha=0.16, linewidth=0)
         lowest = min(lowest, np.nanmin([value, low]))
         measured = value[~np.isnan(value)]
@@ -39,28 +48,28 @@ def quality(history: Sequence[Record], threshold: float | None = None) -> Markup
         axes.axhline(threshold, color=INK, linewidth=1, linestyle=":", label="gate (macro AUC)")
     axes.set_ylim(max(0.0, np.floor(lowest * 10) / 10), 1.005)
     _finish(axes, history, "")
-    figure.legend(loc="outside upper left", ncols=3)
+    figure.legend(loc="outside upper left", ncols=_LEGEND_COLUMNS)
     return to_svg(figure, "quality", f"By round, with 95 % intervals: {'; '.join(said)}.")
 
 
 def by_site(
     history: Sequence[Record], key: str, label: str, limit: float | None = None
 ) -> Markup | None:
-    """One line a site of ``history[i][key][site]``; ``limit`` is a level to draw, such as a clip."""
+    """One line a site of ``history[i][key][site]``; ``limit`` is a level to draw, e.g. a clip."""
     sites = sorted({site for item in history for site in item.get(key) or {}})
     values = {site: np.array([finite((i.get(key) or {}).get(site)) for i in history])
               for site in sites}  # fmt: skip
     values = {site: line for site, line in values.items() if not np.isnan(line).all()}
     if not values:
         return None
-    figure, (axes,) = canvas()
+    figure, (axes,) = canvas(height=2.9 + 0.16 * (len(values) // _LEGEND_COLUMNS))
     for site, line in values.items():
-        axes.plot(_rounds(history), line, marker="o", ms=2.5, label=site)
+        axes.plot(_rounds(history), line, marker=_marker(history), ms=2.5, label=site)
     if limit is not None:
         axes.axhline(limit, color=INK, linewidth=1, linestyle=":", label=f"clipped to {limit:g}")
     axes.set_ylim(bottom=0)
     _finish(axes, history, label)
-    figure.legend(loc="outside upper left", ncols=3)
+    figure.legend(loc="outside upper left", ncols=_LEGEND_COLUMNS)
     said = "; ".join(
         f"{site} from {line[~np.isnan(line)][0]:.3g} to {line[~np.isnan(line)][-1]:.3g}"
         for site, line in values.items()
@@ -106,7 +115,7 @@ def _stacked(
     if formatter is not None:
         axes.yaxis.set_major_formatter(formatter)
     _finish(axes, history, label)
-    figure.legend(loc="outside upper left", ncols=3)
+    figure.legend(loc="outside upper left", ncols=_LEGEND_COLUMNS)
     said = ", ".join(
         f"{part} {size(line.sum()) if formatter else f'{line.sum():.3g} s'}"
         for part, line in parts.items()
@@ -116,6 +125,11 @@ def _stacked(
 
 def _rounds(history: Sequence[Record]) -> list[int]:
     return [int(item.get("round_num", i)) for i, item in enumerate(history)]
+
+
+def _marker(history: Sequence[Record]) -> str:
+    """A dot a round, while dots can be told apart."""
+    return "o" if len(history) <= 40 else ""
 
 
 def _finish(axes: Axes, history: Sequence[Record], label: str) -> None:

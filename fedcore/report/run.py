@@ -23,10 +23,12 @@ class RunReport:
     - ``history``: per round ``{round_num, cohort: [site], dropped: {site: reason}, macro_auc: I,
       accuracy: I, loss: {site: value}, bytes_up, bytes_down, seconds: {phase: s},
       update_norm: {site: value}}``
-    - ``final``: ``{overall: M, groups: {attribute: {value: M}}, suppressed: {attribute: count}}``
+    - ``final``: ``{overall: M, groups: {attribute: {value: M}}, suppressed: {attribute:
+      subjects}}``
     - ``sites``: ``{site: {summary: M | None, num_examples: {split: count} | count,
       modalities: {name: count}, left_out: {reason: count}, refusals: [reason]}}``
-    - ``fairness``: ``{attribute: {gap, best, worst, metric}}``
+    - ``fairness``: ``{attribute: {gap, best, worst, metric, undefined: [value],
+      equal_opportunity: {gap}}}``
     - ``verdict``: ``{passed, reasons, checks: [{name, threshold, value, passed, reason}]}``
     - ``onnx``: ``{path, max_abs_diff}``; ``registry``: ``{name, version, champion: bool}``
     - ``privacy``: ``{unit, epsilon (None = no guarantee), delta, statement}``

@@ -27,7 +27,7 @@ _VARIABLES = {
     GRID: "var(--line)",
     ON_ACCENT: "var(--on-accent)",
 }
-_STYLE = {
+_STYLE: Any = {
     "axes.axisbelow": True,
     "axes.edgecolor": GRID,
     "axes.facecolor": "none",
@@ -69,7 +69,8 @@ def canvas(
 ) -> tuple[Figure, Sequence[Axes]]:
     """A figure of ``columns`` axes (inches; narrow enough that its text can be read on a phone)."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(wspace=0.1)  # type: ignore[union-attr, call-arg]
+    layout: Any = figure.get_layout_engine()
+    layout.set(wspace=0.1)
     axes = figure.subplots(1, columns, sharey=columns > 1, squeeze=False)
     return figure, list(axes[0])
 
@@ -77,15 +78,16 @@ def canvas(
 def to_svg(figure: Figure, name: str, alt: str) -> Markup:
     """The figure as inline SVG. ``name`` is unique on the page, ``alt`` says what it shows."""
     text = StringIO()
+    svg: Any = FigureCanvasSVG(figure)
+    unnamed = {"Date": None, "Creator": None, "Format": None, "Type": None}
     with rc_context({"svg.hashsalt": name}):
-        FigureCanvasSVG(figure).print_svg(  # type: ignore[no-untyped-call]
-            text, metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-        )
+        svg.print_svg(text, metadata=unnamed)
     drawn = text.getvalue()
     body = drawn[drawn.index(">", drawn.index("<svg ")) + 1 :]
     width, height = (72 * size for size in figure.get_size_inches())
     themed = re.sub(r"<[^>]*>", lambda tag: _themed(tag.group(), name), body)
-    return Markup(
+    # Matplotlib has escaped every text in it.
+    return Markup(  # noqa: S704
         f'<svg class="plot" role="img" aria-label="{escape(alt)}" '
         f'viewBox="0 0 {width:g} {height:g}" xmlns="http://www.w3.org/2000/svg" '
         f'xmlns:xlink="http://www.w3.org/1999/xlink">{themed}'

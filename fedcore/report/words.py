@@ -120,8 +120,8 @@ def guarantee(privacy: Record | None) -> list[str]:
         sentences.append("That is a weak promise: as a rule of thumb ε below 10 is worth having, "
                          "and below 1 strong.")  # fmt: skip
     if unit == "site":
-        sentences.append("It speaks of a whole site's contribution to the published model. It does "
-                         "not hide from anyone what a person at that site can see there.")  # fmt: skip
+        sentences.append("It speaks of a whole site's contribution to the published model, "
+                         "and says nothing of what people can see at the site itself.")  # fmt: skip
     return sentences
 
 

@@ -22,6 +22,14 @@ def evaluation_of(run: Run, round_num: int, split: Split) -> EvaluationRecord | 
     return run.exchange.record(run.run_id, _name(round_num, split), EvaluationRecord)
 
 
+def next_round(run: Run) -> int:
+    """The first round that is not over: without a record, or without the evaluation after it."""
+    for round_num in range(run.plan.rounds):
+        if evaluation_of(run, round_num + 1, "validation") is None:
+            return round_num
+    return run.plan.rounds
+
+
 def evaluate(run: Run, orders: Sequence[EvalOrder], dropped: Mapping[str, str]) -> EvaluationRecord:
     """Merge the replies and write the figures down; what is written already stays.
 
@@ -34,13 +42,16 @@ def evaluate(run: Run, orders: Sequence[EvalOrder], dropped: Mapping[str, str]) 
         return written
     started = time.perf_counter()
     replies: dict[str, Evaluation] = {}
+    sites: dict[str, dict[str, Any]] = {}
     missing = dict(dropped)
     bytes_up = 0
     for order in sorted(orders, key=lambda order: order.site):
         if order.site in missing:
             continue
         try:
-            replies[order.site], size = _read(run, order)
+            reply, size = _read(run, order)
+            sites[order.site] = _summarise(run, [reply])
+            replies[order.site] = reply
             bytes_up += size
         except (UpdateRejected, NotFound) as error:
             missing[order.site] = str(error)
@@ -49,7 +60,7 @@ def evaluate(run: Run, orders: Sequence[EvalOrder], dropped: Mapping[str, str]) 
         round_num=round_num,
         split=split,
         summary=_summarise(run, list(replies.values())),
-        sites={site: _summarise(run, [reply]) for site, reply in replies.items()},
+        sites=sites,
         num_examples={site: reply.num_examples for site, reply in replies.items()},
         missing=dict(sorted(missing.items())),
         onnx_max_abs_diff={

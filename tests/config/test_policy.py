@@ -24,6 +24,15 @@ def test_what_is_allowed_meets_no_objection() -> None:
     assert objection(policy(plans=[PLAN.digest]), PLAN) is None
 
 
+def test_leaving_consent_out_needs_the_sites_word() -> None:
+    data = PLAN.task.dataset.model_copy(
+        update={"arguments": {**PLAN.task.dataset.arguments, "consent_column": None}}
+    )
+    plan = PLAN.model_copy(update={"task": PLAN.task.model_copy(update={"dataset": data})})
+    assert "asks for no consent" in str(objection(policy(), plan))
+    assert objection(policy(consent_elsewhere=True), plan) is None
+
+
 @pytest.mark.parametrize(
     ("allow", "told"),
     [

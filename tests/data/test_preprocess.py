@@ -174,6 +174,7 @@ def test_ct_and_pet_windows_are_clipped_to_0_and_1() -> None:
         (head() * 1024, "ct", (-50.0, 150.0), "not in HU"),  # stored values, air at 0
         (head() - 3000, "ct", (-50.0, 150.0), "no contrast"),
         ((head(0) > 0.5).astype(np.float32), "mr", None, "no contrast"),  # a mask
+        ((np.arange(1000) > 5).astype(np.float32), "mr", None, "no contrast"),
     ],
 )
 def test_intensities_that_cannot_be_right_are_refused(

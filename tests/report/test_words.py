@@ -32,8 +32,10 @@ def test_a_weak_guarantee_is_called_weak():
     assert "more than 10⁸ times" in said
 
 
-@pytest.mark.parametrize(("verdict", "word"), [({"passed": True}, "PASS"),
-                         ({"passed": False}, "FAIL"), ({}, "FAIL"), (None, "NOT JUDGED")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("verdict", "word"),
+    [({"passed": True}, "PASS"), ({"passed": False}, "FAIL"), ({}, "FAIL"), (None, "NOT JUDGED")],
+)
 def test_verdict_word(verdict, word):
     assert verdict_word(verdict) == word
 

@@ -20,12 +20,12 @@ PLAN = toy.plan(privacy={"clip_norm": 1.0, "noise_multiplier": 0.5, "noise_sourc
                 aggregation={"weights": "uniform", "server_momentum": 0.5})  # fmt: skip
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def data() -> dict[str, MemoryStore]:
-    return {site: toy.site_store(site) for site in toy.SITES}
+    return toy.site_stores()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def undisturbed(data: dict[str, MemoryStore]) -> str:
     store = MemoryStore()
     run = toy.open_toy(store, PLAN)
@@ -102,19 +102,19 @@ def test_client_killed_at_every_operation(
         assert attempt(at)[0] == undisturbed, f"killed at operation {at}"
 
 
-def test_noise_is_never_drawn_twice(data: dict[str, MemoryStore]) -> None:
+def test_noise_is_never_drawn_twice() -> None:
     """With noise from the operating system, whatever was stored first is what every attempt uses."""
     plan = PLAN.model_copy(
         update={"privacy": PLAN.privacy.model_copy(update={"noise_source": "os"})}
     )
     store = MemoryStore()
-    launcher = toy.InlineLauncher(store, data)
+    launcher = toy.InlineLauncher(store, toy.site_stores())
     counting = FaultyStore(store, at=-1)
     toy.play(toy.open_toy(counting, plan), launcher)
     drawn = counting.operations.index("create records/run-1/rounds/00001/state.safetensors")
 
     store = MemoryStore()
-    launcher = toy.InlineLauncher(store, data)
+    launcher = toy.InlineLauncher(store, toy.site_stores())
     with pytest.raises(Killed):
         toy.play(toy.open_toy(FaultyStore(store, drawn, before=False), plan), launcher)
     first = store.get("records/run-1/rounds/00001/state.safetensors")

@@ -38,10 +38,11 @@ class FaultyStore:
         due = number == self._at or (self._forever and number > self._at)
         if due and self._before:
             raise self._fault(f"{name} {key}")
-        result = act()
-        if due:
-            raise self._fault(f"{name} {key}")
-        return result
+        try:
+            return act()
+        finally:
+            if due:
+                raise self._fault(f"{name} {key}")
 
     def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
         return self._do("get", key, lambda: self._store.get(key, max_bytes=max_bytes))

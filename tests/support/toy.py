@@ -57,7 +57,7 @@ def dataset(site: SiteData) -> dict[str, TensorDataset]:
 def table(site: str, rows: int = 48) -> bytes:
     """A site's table: two shifted clouds, a little different everywhere."""
     rng = np.random.default_rng(sum(site.encode()))
-    labels = np.arange(rows) // 2 % 2
+    labels = np.arange(rows) // 4 % 2
     features = rng.normal(size=(rows, 3)) + 1.5 * labels[:, None] + 0.2 * len(site)
     text = io.StringIO()
     csv.writer(text).writerows([[*f, y] for f, y in zip(features, labels, strict=True)])
@@ -107,6 +107,11 @@ def site_store(site: str) -> MemoryStore:
     store = MemoryStore()
     store.put("table.csv", table(site))
     return store
+
+
+def site_stores() -> dict[str, MemoryStore]:
+    """Every site's bucket."""
+    return {site: site_store(site) for site in SITES}
 
 
 class InlineLauncher:

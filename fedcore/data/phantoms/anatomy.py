@@ -89,7 +89,7 @@ def _resampled(name: str, voxel_mm: float) -> FloatArray:
     """One of nilearn's 1 mm maps, averaged over the voxels of our grid, in [0, 1]."""
     folder = resources.files("nilearn") / "datasets" / "data"
     with resources.as_file(folder / f"mni_icbm152_{name}_tal_nlin_sym_09a_converted.nii.gz") as at:
-        image = nibabel.load(at)
+        image = nibabel.Nifti1Image.from_filename(at)
         fine = np.asarray(image.dataobj).astype(np.float32)
     fine = np.minimum(fine / 60.0, 1.0) if name == "t1" else fine / 255.0
     shape = tuple(np.round(EXTENT_MM / voxel_mm).astype(int))
@@ -101,7 +101,7 @@ def _resampled(name: str, voxel_mm: float) -> FloatArray:
 
 
 def _depth(brain: NDArray[np.bool_], voxel_mm: float) -> FloatArray:
-    """Signed distance (mm) to the brain closed by a ball, so that no sulcus or cistern is outside."""
+    """Signed distance (mm) to the brain closed by a ball: no sulcus or cistern is outside."""
     grown = ndimage.distance_transform_edt(~brain, voxel_mm) <= _CLOSING_MM
     closed = ndimage.distance_transform_edt(grown, voxel_mm) > _CLOSING_MM
     outside = ndimage.distance_transform_edt(~closed, voxel_mm)

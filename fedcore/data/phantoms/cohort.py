@@ -104,24 +104,24 @@ def demo_federation(
 
 
 def people(spec: SiteSpec, seed: int) -> list[Person]:
-    """Everyone at the site, in the order of their labels. One of them has withdrawn consent."""
+    """Everyone at the site, in the order of their labels.
+
+    One of them has withdrawn consent, and one has given it for another purpose than ``PURPOSE``.
+    """
     rng = seeds.generator(seed, "people", spec.name)
     diagnoses = [name for name, count in spec.counts.items() for _ in range(count)]
     rng.shuffle(diagnoses)
-    withdrawn = rng.integers(len(diagnoses))
-    return [
-        _person(spec, index, diagnosis, rng, withdrawn=bool(index == withdrawn))
-        for index, diagnosis in enumerate(diagnoses)
-    ]
+    withdrawn, elsewhere = rng.choice(len(diagnoses), 2, replace=False)
+    persons = [_person(spec, index, diagnosis, rng) for index, diagnosis in enumerate(diagnoses)]
+    persons[withdrawn] = replace(persons[withdrawn], consent=())
+    persons[elsewhere] = replace(persons[elsewhere], consent=(_OTHER_PURPOSE,))
+    return persons
 
 
-def _person(
-    spec: SiteSpec, index: int, diagnosis: str, rng: np.random.Generator, *, withdrawn: bool
-) -> Person:
+def _person(spec: SiteSpec, index: int, diagnosis: str, rng: np.random.Generator) -> Person:
     mean, deviation, women = _PEOPLE[diagnosis]
     # Ages above 89 identify people (HIPAA); BIDS asks to cap them there.
     age = int(np.clip(rng.normal(mean + spec.age_shift, deviation), 18, 89))
-    purposes = (PURPOSE, _OTHER_PURPOSE) if rng.random() < 0.5 else (PURPOSE,)
     missing = rng.random() < spec.missing_rate * len(spec.modalities)
     lacks = str(rng.choice(spec.modalities)) if missing else None
     return Person(
@@ -131,5 +131,5 @@ def _person(
         age=age,
         scanner=spec.scanners[rng.integers(len(spec.scanners))],
         modalities=tuple(name for name in spec.modalities if name != lacks),
-        consent=() if withdrawn else purposes,
+        consent=(PURPOSE, _OTHER_PURPOSE) if rng.random() < 0.5 else (PURPOSE,),
     )

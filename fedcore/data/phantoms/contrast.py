@@ -3,6 +3,7 @@
 As in SynthSeg (Billot et al. 2023, https://doi.org/10.1016/j.media.2023.102789) every tissue draws
 its mean anew for each subject and modality, here from ranges that a radiologist would accept.
 Units: CT in Hounsfield units, PET in SUV (g/mL), MR relative to white matter on T1 at about 100.
+The MR sequences suppress fat, so the scalp is dark.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ Range = tuple[float, float]
 
 RANGES: Mapping[str, Mapping[str, Range]] = {
     "t1ce": {"air": (0, 1), "csf": (15, 28), "grey": (58, 70), "white": (86, 98),
-             "skull": (14, 30), "scalp": (85, 120), "vessel": (140, 180)},
+             "skull": (14, 30), "scalp": (30, 50), "vessel": (115, 140)},
     "flair": {"air": (0, 1), "csf": (8, 20), "grey": (80, 92), "white": (62, 72),
-              "skull": (14, 28), "scalp": (80, 110), "vessel": (20, 40)},
+              "skull": (14, 28), "scalp": (30, 50), "vessel": (20, 40)},
     "ct": {"air": (-1000, -1000), "csf": (4, 12), "grey": (36, 41), "white": (27, 31),
            "skull": (750, 1150), "scalp": (-30, 30), "vessel": (46, 54)},
     "pet": {"air": (0, 0), "csf": (0.8, 1.4), "grey": (6.2, 7.8), "white": (2.1, 2.9),
@@ -59,16 +60,17 @@ def rendered(
     fractions: Mapping[str, FloatArray], modality: str, rng: np.random.Generator
 ) -> FloatArray:
     """The healthy head (X, Y, Z) as ``modality`` would show it without scanner or noise."""
-    image = np.zeros_like(fractions["air"])
+    image: FloatArray = np.zeros_like(fractions["air"])
     for tissue, (low, high) in RANGES[modality].items():
         image += np.float32(rng.uniform(low, high)) * fractions[tissue]
-    texture = rng.standard_normal(image.shape, dtype=np.float32)
-    return image + np.float32(TEXTURE[modality]) * texture * (1.0 - fractions["air"])
+    texture = np.float32(TEXTURE[modality]) * rng.standard_normal(image.shape, dtype=np.float32)
+    image += texture * (1.0 - fractions["air"])
+    return image
 
 
 def _sagittal_sinus(head: Anatomy) -> FloatArray:
     """The superior sagittal sinus: under the vault, in the midline."""
     x, _, z = head.axes_mm()
-    width = np.clip((5.0 - np.abs(x)) / head.voxel_mm + 0.5, 0.0, 1.0)
+    width: FloatArray = np.clip((5.0 - np.abs(x)) / head.voxel_mm + 0.5, 0.0, 1.0)
     under = np.clip((head.depth + 7.0) / head.voxel_mm, 0.0, 1.0)
-    return (width * under * (z > 0.0)).astype(np.float32)
+    return np.where(z > 0.0, width * under, np.float32(0.0))

@@ -50,14 +50,14 @@ def _glioma(head: Anatomy, rng: np.random.Generator) -> list[Finding]:
     """Irregular, in the white matter; often a ring, a wide oedema, low density, high uptake."""
     _, _, z = head.axes_mm()
     deep = (head.white > 0.6) & (head.depth < -14.0) & (z > -20.0)
-    edge = _distance(head, _somewhere(deep, head, rng), rng.uniform(11.0, 20.0), 0.3, rng)
+    edge = _distance(head, _somewhere(deep, head, rng), rng.uniform(13.0, 21.0), 0.3, rng)
     looks = {"t1ce": rng.uniform(48, 60)}
+    if _happens(rng, 0.9):
+        looks["flair"] = rng.uniform(120, 145)
     if _happens(rng, 0.8):
-        looks["flair"] = rng.uniform(115, 140)
-    if _happens(rng, 0.65):
-        looks["ct"] = rng.uniform(14, 21)
-    if _happens(rng, 0.75):
-        looks["pet"] = rng.uniform(9.5, 14) if _happens(rng, 0.6) else rng.uniform(1.0, 1.8)
+        looks["ct"] = rng.uniform(6, 16)
+    if _happens(rng, 0.85):
+        looks["pet"] = rng.uniform(10, 14) if _happens(rng, 0.65) else rng.uniform(1.0, 1.8)
     body = Finding(_inside(edge, head) * _in_brain(head), looks, TUMOUR)
     findings = [body]
     if _happens(rng, 0.7):
@@ -65,7 +65,7 @@ def _glioma(head: Anatomy, rng: np.random.Generator) -> list[Finding]:
         swollen = wide * (0.25 + 0.75 * head.white)
         swelling = {"t1ce": 68.0, "flair": rng.uniform(125, 150), "ct": rng.uniform(19, 24)}
         findings.insert(0, Finding(swollen, swelling | {"pet": 2.0}, OEDEMA))
-    enhancement = rng.choice(["ring", "solid", "none"], p=[0.5, 0.25, 0.25])
+    enhancement = rng.choice(["ring", "solid", "none"], p=[0.55, 0.3, 0.15])
     if enhancement != "none":
         findings.append(Finding(body.mask, {"t1ce": rng.uniform(140, 190)}, TUMOUR))
     if enhancement == "ring":
@@ -77,7 +77,7 @@ def _glioma(head: Anatomy, rng: np.random.Generator) -> list[Finding]:
 
 def _meningioma(head: Anatomy, rng: np.random.Generator) -> list[Finding]:
     """Round, on the dura; mostly enhances evenly, often dense or calcified, rarely with oedema."""
-    radius = rng.uniform(10.0, 18.0)
+    radius = rng.uniform(13.0, 20.0)
     x, y, z = head.axes_mm()
     under_dura = np.abs(head.depth + 0.6 * radius) < head.voxel_mm
     place = rng.choice(["convexity", "falx", "base"], p=[0.6, 0.15, 0.25])
@@ -90,39 +90,39 @@ def _meningioma(head: Anatomy, rng: np.random.Generator) -> list[Finding]:
         centre = _somewhere(under_dura & near_sella, head, rng)
     edge = _distance(head, centre, radius, 0.08, rng)
     looks = {}
-    if _happens(rng, 0.8):
-        looks["t1ce"] = rng.uniform(140, 190)
-    if _happens(rng, 0.35):
+    if _happens(rng, 0.9):
+        looks["t1ce"] = rng.uniform(150, 195)
+    if _happens(rng, 0.25):
         looks["flair"] = rng.uniform(95, 120)
+    if _happens(rng, 0.8):
+        looks["ct"] = rng.uniform(62, 85)
     if _happens(rng, 0.7):
-        looks["ct"] = rng.uniform(52, 70)
-    if _happens(rng, 0.6):
-        looks["pet"] = rng.uniform(2.5, 4.0)
+        looks["pet"] = rng.uniform(1.5, 3.5)
     findings = [Finding(_inside(edge, head) * _in_skull(head), looks, TUMOUR)]
     if _happens(rng, 0.25):
         swollen = _inside(edge - rng.uniform(5.0, 9.0), head) * _in_brain(head)
         swelling = {"t1ce": 70.0, "flair": rng.uniform(120, 140), "ct": rng.uniform(20, 24)}
         findings.insert(0, Finding(swollen * (0.25 + 0.75 * head.white), swelling, OEDEMA))
-    if _happens(rng, 0.3):
-        chalk = _inside(edge + 0.55 * radius, head)
+    if _happens(rng, 0.5):
+        chalk = _inside(edge + 0.4 * radius, head)
         findings.append(Finding(chalk, {"ct": rng.uniform(180, 400), "t1ce": 60.0}, TUMOUR))
     return findings
 
 
 def _pituitary(head: Anatomy, rng: np.random.Generator) -> list[Finding]:
     """An adenoma: in the midline, from the sella upwards; enhances moderately, mostly avid."""
-    radius = rng.uniform(7.0, 13.0)
+    radius = rng.uniform(9.0, 14.0)
     x, y, z = SELLA_MM + rng.normal(0.0, 1.5, 3)
     edge = _distance(head, (x, y, z + 0.5 * radius), radius, 0.12, rng)
     looks = {}
-    if _happens(rng, 0.75):
-        looks["t1ce"] = rng.uniform(110, 150)
-    if _happens(rng, 0.5):
+    if _happens(rng, 0.85):
+        looks["t1ce"] = rng.uniform(125, 165)
+    if _happens(rng, 0.4):
         looks["flair"] = rng.uniform(85, 120)
     if _happens(rng, 0.6):
-        looks["ct"] = rng.uniform(42, 60)
-    if _happens(rng, 0.7):
-        looks["pet"] = rng.uniform(7.5, 13.0)
+        looks["ct"] = rng.uniform(45, 65)
+    if _happens(rng, 0.8):
+        looks["pet"] = rng.uniform(9.0, 14.0)
     findings = [Finding(_inside(edge, head), looks, TUMOUR)]
     if _happens(rng, 0.2):
         cyst = {"t1ce": 35.0, "flair": rng.uniform(90, 130), "ct": 16.0, "pet": 1.5}
@@ -132,7 +132,7 @@ def _pituitary(head: Anatomy, rng: np.random.Generator) -> list[Finding]:
 
 def incidental(diagnosis: str, age: int, head: Anatomy, rng: np.random.Generator) -> list[Finding]:
     """Harmless findings that one modality alone may take for a tumour; old scans have more."""
-    often = 0.45 if diagnosis == "none" else 0.15
+    often = 0.3 if diagnosis == "none" else 0.12
     white = (head.white > 0.7) & (head.depth < -8.0)
     findings = []
 
@@ -193,16 +193,19 @@ def _distance(
     """Millimetres to the surface of an uneven ball (X, Y, Z), negative inside."""
     x, y, z = (axis - at for axis, at in zip(head.axes_mm(), centre, strict=True))
     uneven = np.clip(1.0 + unevenness * smooth(rng, head.grey.shape, 14), 0.4, 1.8)
-    return np.sqrt(x**2 + y**2 + z**2) - np.float32(radius_mm) * uneven
+    distance: FloatArray = np.sqrt(x**2 + y**2 + z**2) - np.float32(radius_mm) * uneven
+    return distance
 
 
 def _inside(edge: FloatArray, head: Anatomy) -> FloatArray:
     """Fraction of each voxel within a surface, given the distance to it."""
-    return np.clip(0.5 - edge / head.voxel_mm, 0.0, 1.0)
+    fraction: FloatArray = np.clip(0.5 - edge / head.voxel_mm, 0.0, 1.0)
+    return fraction
 
 
 def _in_brain(head: Anatomy) -> FloatArray:
-    return np.clip(head.grey + head.white, 0.0, 1.0)
+    fraction: FloatArray = np.clip(head.grey + head.white, 0.0, 1.0)
+    return fraction
 
 
 def _in_skull(head: Anatomy) -> FloatArray:

@@ -1,10 +1,9 @@
-"""What a scanner makes of a head: blur, shading, noise, gain, contrast, and how it stores voxels."""
+"""What a scanner makes of a head: blur, shading, noise, gain, contrast, and stored voxels."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import nibabel
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -23,8 +22,8 @@ class Scanner:
     ``blur_mm``: FWHM in plane. ``slice_mm``: FWHM along z. ``noise``: 1 is a good day (3 % of
     white matter on MR, 6 HU, 4 % of SUV). ``shading``: sigma of the MR bias field's logarithm.
     ``gain``, ``gamma``: MR intensities become gain · 100 · (intensity / 100) ** gamma.
-    ``suv_scale``: error of the PET calibration. ``orientation``: of the stored voxels, RAS or LAS …
-    ``slice_step``: every how many slices one is stored.
+    ``suv_scale``: error of the PET calibration. ``orientation``: where the stored axes point to,
+    one of R L, one of A P, one of S I. ``slice_step``: every how many slices one is stored.
     """
 
     name: str
@@ -42,7 +41,7 @@ class Scanner:
 def acquired(
     image: FloatArray, modality: str, scanner: Scanner, voxel_mm: float, rng: np.random.Generator
 ) -> FloatArray:
-    """The scan (X, Y, Z) of an ideal ``image``: MR in the scanner's own unit, CT in HU, PET in SUV."""
+    """The scan (X, Y, Z) of an ideal ``image``: MR in the scanner's unit, CT in HU, PET in SUV."""
     # PET resolves about 5 mm whoever made it.
     widths = np.hypot([scanner.blur_mm] * 2 + [scanner.slice_mm], 5.0 if modality == "pet" else 0.0)
     image = ndimage.gaussian_filter(image, widths / _FWHM_PER_SIGMA / voxel_mm, mode="nearest")
@@ -50,24 +49,26 @@ def acquired(
         return _magnetic_resonance(image, scanner, rng)
     noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(scanner.noise)
     if modality == "ct":
-        return np.clip(image + 6.0 * noise, -1024.0, 3071.0)
+        density: FloatArray = np.clip(image + 6.0 * noise, -1024.0, 3071.0)
+        return density
     # Counting noise: its variance grows with the activity.
-    return np.maximum(scanner.suv_scale * (image + 0.1 * np.sqrt(np.abs(image)) * noise), 0.0)
+    counted = image + 0.1 * np.sqrt(np.abs(image)) * noise
+    uptake: FloatArray = np.maximum(np.float32(scanner.suv_scale) * counted, 0.0)
+    return uptake
 
 
 def stored(
     image: NDArray[np.int16], affine: NDArray[np.float64], scanner: Scanner
 ) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
-    """Voxels and affine as the scanner writes them: its slices, its axis directions."""
-    sliced = nibabel.Nifti1Image(image[:, :, :: scanner.slice_step],
-                                 affine @ np.diag([1, 1, scanner.slice_step, 1]))  # fmt: skip
-    turned = sliced.as_reoriented(
-        nibabel.orientations.ornt_transform(
-            nibabel.orientations.axcodes2ornt("RAS"),
-            nibabel.orientations.axcodes2ornt(scanner.orientation),
-        )
-    )
-    return np.asarray(turned.dataobj), turned.affine
+    """Voxels and affine as the scanner writes them, from RAS+: its slices, its axis directions."""
+    image = image[:, :, :: scanner.slice_step]
+    to_given = np.diag([1.0, 1.0, scanner.slice_step, 1.0])
+    for axis, (direction, positive) in enumerate(zip(scanner.orientation, "RAS", strict=True)):
+        if direction != positive:
+            image = np.flip(image, axis)
+            to_given[axis, 3] = to_given[axis, axis] * (image.shape[axis] - 1)
+            to_given[axis, axis] *= -1
+    return image, affine @ to_given
 
 
 def _magnetic_resonance(
@@ -80,4 +81,5 @@ def _magnetic_resonance(
     sigma = np.float32(0.03 * _WHITE * scanner.noise)
     real = image + sigma * rng.standard_normal(image.shape, dtype=np.float32)
     imaginary = sigma * rng.standard_normal(image.shape, dtype=np.float32)
-    return np.float32(scanner.gain) * np.hypot(real, imaginary)
+    signal: FloatArray = np.float32(scanner.gain) * np.hypot(real, imaginary)
+    return signal

@@ -36,7 +36,7 @@ def subject(spec: SiteSpec, index: int, seed: int) -> Phantom:
 
 
 def scanned(spec: SiteSpec, person: Person, seed: int) -> Phantom:
-    """``person`` in the scanner. Every step has its own stream, so none depends on another's draws."""
+    """``person`` in the scanner. Every step has its own stream: none shifts another's draws."""
 
     def stream(*step: str) -> np.random.Generator:
         return seeds.generator(seed, "phantom", spec.name, person.label, *step)

@@ -1,0 +1,183 @@
+"""The champion behind HTTP: GET /health, /model, /metrics and POST /predict.
+
+No access control of its own: it belongs behind the hospital's own proxy.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+from numpy.typing import NDArray
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from fedcore.errors import BlobError, DataError, FedcoreError, ServiceUnavailable
+from fedcore.serving import body
+from fedcore.serving.predictor import Predictor
+from fedcore.telemetry import ServingMetrics, serving_metrics
+
+log = logging.getLogger("fedcore.serving")
+
+
+class Manifest(Protocol):
+    """What serving asks of a version's manifest, which is a dataclass."""
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def onnx_digest(self) -> str: ...
+
+
+Load = Callable[[], tuple[bytes, Any]]
+"""The champion's ONNX file and its Manifest, verified."""
+
+
+def create_app(
+    load: Load,
+    champion: Callable[[], int | None],
+    *,
+    registry: CollectorRegistry,
+    max_bytes: int = 256 << 20,
+    check_seconds: float = 5.0,
+) -> FastAPI:
+    """The app that serves what ``load`` gives, and loads again when ``champion()`` is another.
+
+    ``champion`` is asked at most every ``check_seconds``. A new champion that cannot be loaded is
+    logged and counted, and the old one stays in service. A body of more than ``max_bytes``, as
+    sent or unpacked, is refused.
+    """
+    metrics = serving_metrics(registry)
+    served = _Served(load, champion, metrics, check_seconds)
+    app = FastAPI(title="fedcore", openapi_url=None)
+
+    @app.get("/health")
+    def health() -> dict[str, Any]:
+        return {"status": "ok", "version": served.current()[1].version}
+
+    @app.get("/model")
+    def model() -> Any:
+        return served.current()[1]
+
+    @app.get("/metrics")
+    def scrape() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.post("/predict")
+    async def predict(request: Request) -> Response:
+        status, begun = 500, time.perf_counter()
+        try:
+            data = await _read(request, max_bytes)
+            answer = await run_in_threadpool(_predict, served, data, max_bytes)
+            status = 200
+            return JSONResponse(answer)
+        except FedcoreError as error:
+            status = _status(error)
+            raise
+        finally:
+            metrics.requests.labels(str(status)).inc()
+            metrics.seconds.observe(time.perf_counter() - begun)
+
+    @app.exception_handler(FedcoreError)
+    async def refuse(_: Request, error: FedcoreError) -> Response:
+        return JSONResponse({"error": str(error)}, status_code=_status(error))
+
+    return app
+
+
+class _TooLargeError(BlobError):
+    """A body above the limit."""
+
+
+class _Served:
+    """The model in service, and whether it is still the champion."""
+
+    def __init__(
+        self, load: Load, champion: Callable[[], int | None], metrics: ServingMetrics,
+        check_seconds: float,
+    ) -> None:  # fmt: skip
+        self._load, self._champion, self._metrics = load, champion, metrics
+        self._check_seconds = check_seconds
+        self._lock = threading.Lock()
+        self._next_check = 0.0
+        self._model: tuple[Predictor, Manifest] | None = None
+
+    def current(self) -> tuple[Predictor, Manifest]:
+        """The model to use now. Raises ServiceUnavailable if there never was one."""
+        model = self._model
+        if model is not None and time.monotonic() < self._next_check:
+            return model
+        # One request looks; the others wait for a first model, but never for a newer one.
+        if not self._lock.acquire(blocking=model is None) and model is not None:
+            return model
+        try:
+            self._model = self._first() if self._model is None else self._refreshed(*self._model)
+            self._next_check = time.monotonic() + self._check_seconds
+            return self._model
+        finally:
+            self._lock.release()
+
+    def _first(self) -> tuple[Predictor, Manifest]:
+        try:
+            return self._open()
+        except FedcoreError as error:
+            raise ServiceUnavailable(f"there is no model to serve: {error}") from error
+
+    def _refreshed(self, predictor: Predictor, manifest: Manifest) -> tuple[Predictor, Manifest]:
+        try:
+            if self._champion() not in (None, manifest.version):
+                return self._open()
+        except FedcoreError as error:
+            self._metrics.reload_failures.inc()
+            log.warning("version %d stays in service: %s", manifest.version, error)
+        return predictor, manifest
+
+    def _open(self) -> tuple[Predictor, Manifest]:
+        model, manifest = self._load()
+        opened = Predictor(model), manifest
+        self._metrics.model_version.set(manifest.version)
+        log.info("serving version %d", manifest.version)
+        return opened
+
+
+def _predict(served: _Served, data: bytes, max_bytes: int) -> dict[str, Any]:
+    images = body.arrays(data, max_bytes=max_bytes)
+    predictor, manifest = served.current()
+    return {
+        "model": {"version": manifest.version, "onnx_digest": manifest.onnx_digest},
+        "modalities_used": [name for name in predictor.inputs if name in images],
+        "predictions": _named(predictor.predict(images), predictor.classes),
+    }
+
+
+def _named(probabilities: NDArray[Any], classes: Sequence[str]) -> list[dict[str, float]]:
+    return [dict(zip(classes, row, strict=True)) for row in probabilities.tolist()]
+
+
+async def _read(request: Request, max_bytes: int) -> bytes:
+    """The whole body, or _TooLargeError as soon as it is known to be."""
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > max_bytes:
+            raise _TooLargeError(f"the body has more than {max_bytes} bytes; send fewer subjects")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _status(error: FedcoreError) -> int:
+    """The HTTP status of an error: what the caller can mend is 4xx."""
+    match error:
+        case _TooLargeError():
+            return 413
+        case BlobError():
+            return 400
+        case DataError():
+            return 422
+        case _:
+            return 503
