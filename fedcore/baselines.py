@@ -6,8 +6,8 @@ Only the embedded stack can do this, because only there may one process read eve
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
@@ -57,7 +57,11 @@ class Baselines:
 
 
 def train_baselines(
-    plan: Plan, sites: Mapping[str, tuple[Location, Keys | None]], *, workers: int
+    plan: Plan,
+    sites: Mapping[str, tuple[Location, Keys | None]],
+    *,
+    workers: int,
+    on_model: Callable[[], None] = lambda: None,
 ) -> Baselines:
     """Train each site's own model and the centralised one, with the federated model's epochs.
 
@@ -68,6 +72,8 @@ def train_baselines(
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         where = tuple(sorted(sites.items()))
         tasks = [pool.submit(_train_and_score, plan, where, name) for name in names]
+        for _ in as_completed(tasks):
+            on_model()
         scores = dict(zip(names, [task.result() for task in tasks], strict=True))
     centralised = scores.pop(None)
     return Baselines({str(name): auc for name, auc in scores.items()}, centralised)

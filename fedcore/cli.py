@@ -5,17 +5,30 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.progress import Progress
 
 from fedcore.config import federation as federations
 from fedcore.config import plan as plans
 from fedcore.errors import EXIT_GATE_FAILED, FedcoreError
-from fedcore.terminal import RunProgress, console, progress_bar, show_result, show_rows
+from fedcore.terminal import (
+    RunProgress,
+    console,
+    progress_bar,
+    show_isolation,
+    show_result,
+    show_rows,
+    stages,
+)
+
+if TYPE_CHECKING:
+    from fedcore.local import Stack
 
 EXIT_CODES = """
 Exit codes: 0 done · 2 wrong usage · 3 the run ended well and its gate said no · 75 try again
@@ -45,6 +58,10 @@ Workdir = Annotated[
     Path, typer.Option(help="Folder for the stack's data, logs, reports and models.")
 ]
 DEFAULT_WORKDIR = Path("fedcore-work")
+DATA_NOTE = (
+    "Every subject here is synthetic: real anatomy (the MNI152 average brain), simulated disease "
+    "and scanners. The figures show that the platform works, not how well anyone is diagnosed."
+)
 DEFAULT_FEDERATION = DEFAULT_WORKDIR / "federation.yaml"
 
 
@@ -73,16 +90,26 @@ def demo(
     """
     from fedcore import demo as demos
 
-    with demos.prepare(
-        workdir, plan=plan, rounds=rounds, scale=scale, on_stage=_stages
-    ) as ready:
+    with (
+        progress_bar() as progress,
+        demos.prepare(
+            workdir, plan=plan, rounds=rounds, scale=scale, on_stage=stages(progress)
+        ) as ready,
+    ):
         isolation = demos.isolation(ready)
-        show_rows("What each site's credential may do with what is not its own", isolation)
-        result = _train(ready.plan, ready.federation, ready.stack, resume=resume)
-        extras = demos.extras(ready, isolation, baselines=baselines, on_stage=_stages)
-        outcome = _outcome(result | extras, ready.federation)
-        _show(outcome, result, as_json=as_json)
+        show_isolation(isolation)
+        _use(ready.stack)
+        result = _train(ready.plan, ready.federation, progress, resume=resume)
+        extras: dict[str, Any] = {
+            "isolation": isolation,
+            "pictures": demos.pictures(ready),
+            "data_note": DATA_NOTE,
+        }
+        if baselines:
+            extras["baselines"] = demos.baselines(ready, on_stage=stages(progress))
+        _finish(result, extras, ready.federation, as_json=as_json)
         if keep:
+            progress.stop()
             _wait(ready.stack)
     raise typer.Exit(0 if result["verdict"]["passed"] else EXIT_GATE_FAILED)
 
@@ -98,11 +125,17 @@ def up(
     """
     from fedcore import demo as demos
 
-    with demos.prepare(workdir, plan=None, rounds=None, scale=scale, on_stage=_stages) as ready:
+    with (
+        progress_bar() as progress,
+        demos.prepare(
+            workdir, plan=None, rounds=None, scale=scale, on_stage=stages(progress)
+        ) as ready,
+    ):
+        progress.stop()
         _use(ready.stack)
+        _show_urls(ready.stack)
         from flows.serve import serve_flows
 
-        _tell_urls(ready.stack)
         serve_flows(plan=ready.plan, federation=ready.federation)
 
 
@@ -119,8 +152,9 @@ def run(
 
     Uses the Prefect server that PREFECT_API_URL names, or a temporary one of Prefect's own.
     """
-    result = _train(plan, federation, None, resume=resume)
-    _show(_outcome(result, federation), result, as_json=as_json)
+    with progress_bar() as progress:
+        result = _train(plan, federation, progress, resume=resume)
+    _finish(result, {}, federation, as_json=as_json)
     raise typer.Exit(0 if result["verdict"]["passed"] else EXIT_GATE_FAILED)
 
 
@@ -237,39 +271,51 @@ def _registry(name: str, federation: Path) -> Any:
     return Registry(server_store(federations.load(federation)), name)
 
 
-@contextmanager
-def _stages() -> Iterator[OnStage]:
-    """A progress bar per stage of the preparation."""
-    with progress_bar() as progress:
+def _use(stack: Stack) -> None:
+    """From here on, Prefect in this process means the stack's server."""
+    from fedcore.settings import use_prefect
 
-        def begin(name: str, steps: int) -> Callable[[], None]:
-            task = progress.add_task(name, total=steps)
-            return lambda: progress.advance(task)
-
-        yield begin
+    use_prefect(stack.prefect_api_url, stack.prefect_home)
 
 
-def _train(
-    plan: Path, federation: Path, stack: Stack | None, *, resume: bool
-) -> dict[str, Any]:
-    """Run the flow in this process, with progress in the terminal."""
+def _train(plan: Path, federation: Path, progress: Progress, *, resume: bool) -> dict[str, Any]:
+    """Run the flow in this process, with its rounds in the terminal."""
     from fedcore.server.connect import new_run_id, unfinished_run
 
     what, who = plans.load(plan), federations.load(federation)
     run_id = unfinished_run(who, what) if resume else new_run_id(what)
-    if stack is not None:
-        _use(stack)
-    from flows.train import train
+    from flows.train import train_here
 
-    with progress_bar() as progress:
-        handler = RunProgress(progress)
-        log = logging.getLogger("fedcore.run")
-        log.setLevel(logging.INFO)
-        log.addHandler(handler)
-        try:
-            return train(plan=str(plan), federation=str(federation), run_id=run_id)
-        finally:
-            log.removeHandler(handler)
+    with RunProgress(progress).listening():
+        return train_here(plan, federation, run_id)
+
+
+def _finish(
+    result: dict[str, Any], extras: dict[str, Any], federation: Path, *, as_json: bool
+) -> None:
+    """Write report and model beside the federation file, and tell where they are."""
+    from fedcore.outcome import write_outcome
+
+    outcome = write_outcome(result, extras, federation)
+    show_result(result)
+    console.print(f"report {outcome['report']}\nmodel  {outcome['onnx']['path']}", markup=False)
+    _json(outcome, as_json=as_json)
+
+
+def _json(fields: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(fields))
+
+
+def _show_urls(stack: Stack) -> None:
+    console.print(f"Prefect UI   {stack.prefect_ui_url}\nS3 endpoint  {stack.s3_endpoint}")
+    console.print("Ctrl-C stops everything; the data stay.")
+
+
+def _wait(stack: Stack) -> None:
+    _show_urls(stack)
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait()
 
 
 def main() -> None:

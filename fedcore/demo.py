@@ -7,18 +7,22 @@ import importlib.resources
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
+from fedcore.baselines import train_baselines
 from fedcore.config import plan as plans
-from fedcore.data.phantoms.cohort import PURPOSE, SiteSpec, demo_federation
-from fedcore.data.phantoms.writer import write_site
-from fedcore.local import Stack
+from fedcore.config.federation import Location
+from fedcore.data.phantoms.cohort import PURPOSE, SiteSpec, demo_federation, people
+from fedcore.data.phantoms.subject import scanned
+from fedcore.data.phantoms.writer import write_federation
+from fedcore.local import Stack, isolation_table
 from fedcore.store import envelope
 from fedcore.store.api import Store
+from fedcore.store.connect import Keys
 from fedcore.store.s3 import connect
 
 OnStage = Callable[[str, int], Callable[[], None]]
@@ -76,13 +80,19 @@ def _make_data(stack: Stack, specs: tuple[SiteSpec, ...], seed: int, on_stage: O
         for spec in specs
         if not stores[spec.name].exists(marker) or stores[spec.name].get(marker) != wanted
     ]
-    advance = on_stage("scanning phantoms", sum(spec.size for spec in missing)) if missing else None
+    if not missing:
+        return
     for spec in missing:
-        store = stores[spec.name]
-        for key in list(store.list()):
-            store.delete(key)
-        write_site(spec, store, seed=seed, workers=os.cpu_count() or 1, on_subject=advance)
-        store.put(marker, wanted)
+        for key in list(stores[spec.name].list()):
+            stores[spec.name].delete(key)
+    write_federation(
+        [(spec, stores[spec.name]) for spec in missing],
+        seed=seed,
+        workers=os.cpu_count() or 1,
+        on_subject=on_stage("scanning phantoms", sum(spec.size for spec in missing)),
+    )
+    for spec in missing:
+        stores[spec.name].put(marker, wanted)
 
 
 def site_store(stack: Stack, site: str) -> Store:
@@ -152,3 +162,43 @@ def _write_yaml(path: Path, fields: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8") as file:
         YAML(typ="safe", pure=True).dump(dict(fields), file)
+
+
+def isolation(ready: Ready) -> list[dict[str, Any]]:
+    """Every credential tried on everything that is not its own: who got what, and who should."""
+    return isolation_table(ready.stack)
+
+
+def baselines(ready: Ready, *, on_stage: OnStage) -> dict[str, Any]:
+    """Macro AUC of each site's own model and of the centralised one."""
+    plan = plans.load(ready.plan)
+    sites = {}
+    for spec in ready.specs:
+        place = Location(
+            bucket=ready.stack.site_bucket(spec.name), endpoint=ready.stack.s3_endpoint
+        )
+        credential = ready.stack.credential(spec.name)
+        sites[spec.name] = (place, Keys(credential.access_key, credential.secret_key))
+    trained = on_stage("training the models to compare with", len(sites) + 1)
+    found = train_baselines(plan, sites, workers=os.cpu_count() or 1, on_model=trained)
+    return {
+        "single_site_macro_auc": dict(found.single_site),
+        "centralised_macro_auc": found.centralised,
+    }
+
+
+def pictures(ready: Ready) -> list[dict[str, Any]]:
+    """One synthetic subject of each class, finer than the training data, with its tumour's mask."""
+    seed = plans.load(ready.plan).seed
+    spec = replace(ready.specs[0], voxel_mm=2.0)
+    shown: dict[str, dict[str, Any]] = {}
+    for person in people(spec, seed):
+        if person.diagnosis not in shown and person.modalities == spec.modalities:
+            phantom = scanned(spec, person, seed)
+            shown[person.diagnosis] = {
+                "title": person.diagnosis,
+                "images": phantom.images,
+                "mask": phantom.label > 0,
+                "note": f"{person.sex}, {person.age} years, {person.scanner.name}",
+            }
+    return [shown[name] for name in spec.counts if name in shown]

@@ -27,7 +27,7 @@ EXIT_GATE_FAILED = 3
 
 
 class FedcoreError(Exception):
-    """Base of every error fedcore raises on purpose. The message names the thing and the way out."""
+    """Base of every error raised on purpose. The message names the thing and the way out."""
 
     exit_code = 1
 
@@ -63,7 +63,7 @@ class ConfigError(PermanentError):
 
 
 class DataError(PermanentError):
-    """One file or one subject cannot be used; ``reason`` is a short category that may be counted."""
+    """One file or subject cannot be used; ``reason`` is a short category that may be counted."""
 
     exit_code = 65
 

@@ -42,8 +42,6 @@ def inherited_environment() -> dict[str, str]:
     return {name: os.environ[name] for name in _INHERITED if name in os.environ}
 
 
-
-
 def client_settings() -> ClientSettings:
     """Read the environment. Raises ConfigError that names each missing or wrong variable."""
     try:
@@ -68,6 +66,6 @@ def use_prefect(api_url: str, home: Path) -> None:
         PREFECT_SERVER_ANALYTICS_ENABLED="false",
         DO_NOT_TRACK="1",
         PREFECT_LOGGING_EXTRA_LOGGERS="fedcore",
-        PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="ERROR",
+        PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="CRITICAL",
         PREFECT_CLI_PROMPT="false",
     )

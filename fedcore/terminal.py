@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -29,6 +30,17 @@ class RunProgress(logging.Handler):
         super().__init__(logging.INFO)
         self._progress = progress
         self._task = progress.add_task("waiting for the first round", total=None)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Follow the server's log while the block runs."""
+        log = logging.getLogger("fedcore.run")
+        log.setLevel(logging.INFO)
+        log.addHandler(self)
+        try:
+            yield
+        finally:
+            log.removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
         facts = getattr(record, "event", None)
@@ -64,6 +76,38 @@ def progress_bar() -> Progress:
     )
 
 
+def stages(progress: Progress) -> Callable[[str, int], Callable[[], None]]:
+    """What begins a stage with its own bar: name and steps in, a function to call a step out."""
+
+    def begin(name: str, steps: int) -> Callable[[], None]:
+        task = progress.add_task(name, total=steps)
+        return lambda: progress.advance(task)
+
+    return begin
+
+
+def show_isolation(rows: Sequence[Mapping[str, Any]]) -> None:
+    """What each site's credential may do, how often it was refused, and everything unexpected."""
+    table = Table(title="Every credential, tried on everything", title_justify="left")
+    for column in ("site", "may", "was refused", "not as intended"):
+        table.add_column(column)
+    for site in dict.fromkeys(row["site"] for row in rows if row["site"] != "server"):
+        mine = [row for row in rows if row["site"] == site]
+        may: dict[str, list[str]] = {}
+        for row in mine:
+            if row["allowed"]:
+                may.setdefault(row["target"], []).append(row["action"])
+        wrong = [f"{r['action']} {r['target']}" for r in mine if r["allowed"] != r["expected"]]
+        refused = sum(not row["allowed"] for row in mine)
+        table.add_row(
+            site,
+            "\n".join(f"{target}: {', '.join(actions)}" for target, actions in may.items()),
+            f"{refused} of {len(mine)} attempts",
+            ", ".join(wrong) or "nothing",
+        )
+    console.print(table)
+
+
 def show_result(result: Mapping[str, Any]) -> None:
     """The final tables: figures, sites, verdict."""
     figures = Table(title="On held-out subjects of all sites", title_justify="left")
@@ -93,7 +137,7 @@ def show_result(result: Mapping[str, Any]) -> None:
     console.print(result["privacy"]["statement"], markup=False)
 
 
-def show_rows(title: str, rows: list[Mapping[str, Any]]) -> None:
+def show_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Any list of like mappings as a table."""
     table = Table(title=title, title_justify="left")
     for column in rows[0] if rows else ():

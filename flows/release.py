@@ -1,10 +1,8 @@
-"""The flow that releases: export, evaluate on held-out subjects, judge, register, finish."""
+"""The end of the flow, which releases: export, evaluate on held-out subjects, judge, register, finish."""
 
 from __future__ import annotations
 
 from typing import Any
-
-from prefect import flow
 
 from fedcore.launch.api import Launcher
 from fedcore.server.events import tell
@@ -15,7 +13,6 @@ from fedcore.store.api import Store
 from flows import tasks
 
 
-@flow(name="release", persist_result=False, validate_parameters=False)
 def release_model(run: Run, launcher: Launcher, store: Store) -> dict[str, Any]:
     """Judge the run's final params on what no site trained on, and release them if they pass."""
     onnx_digest = tasks.export(run)

@@ -8,6 +8,7 @@ from typing import Any
 
 from prefect import flow, runtime
 from prefect.artifacts import create_table_artifact
+from prefect.logging.handlers import APILogWorker
 
 from fedcore.config import federation as federations
 from fedcore.config import plan as plans
@@ -15,8 +16,8 @@ from fedcore.launch.api import Launcher
 from fedcore.models.initial import build_model
 from fedcore.records import EvaluationRecord, RoundRecord
 from fedcore.server.connect import connect
-from fedcore.server.events import tell
 from fedcore.server.evaluation import next_round
+from fedcore.server.events import tell
 from fedcore.server.run import Run, open_run, record_of
 from fedcore.training.state import get_params
 from flows import tasks
@@ -49,6 +50,14 @@ def train(plan: str, federation: str, run_id: str | None = None) -> dict[str, An
         for round_num in range(first, what.rounds):
             train_round(run, round_num, connection.launcher)
         return release_model(run, connection.launcher, connection.store)
+
+
+def train_here(plan: Path, federation: Path, run_id: str) -> dict[str, Any]:
+    """Run the flow in this process; what it logged has reached Prefect when this returns."""
+    try:
+        return train(plan=str(plan), federation=str(federation), run_id=run_id)
+    finally:
+        APILogWorker.drain_all(timeout=5)
 
 
 def train_round(run: Run, round_num: int, launcher: Launcher) -> None:

@@ -19,4 +19,6 @@ def connect() -> Client:
 
 
 def _plain(keys: KeySettings | None) -> Keys | None:
-    return keys and Keys(keys.access_key, keys.secret_key.get_secret_value())
+    if keys is None:
+        return None
+    return Keys(keys.access_key, keys.secret_key.get_secret_value())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -103,9 +104,11 @@ class Learner:
         measurements = {"seconds.evaluate": time.perf_counter() - started}
         if model is not None:
             examples, _ = local.first_batch(dataset, self._plan.training)
-            measurements["onnx_max_abs_diff"] = onnx.parity(
+            deviation = onnx.parity(
                 self._module, model, examples, tuple(self._plan.task.modalities)
             )
+            # JSON has no infinity, and a reply that cannot be read would hide the deviation.
+            measurements["onnx_max_abs_diff"] = min(deviation, sys.float_info.max)
         return Evaluation(
             site=order.site,
             run_id=order.run_id,

@@ -65,7 +65,9 @@ def objection(policy: Policy, plan: Plan) -> str | None:
             return f"code {function!r} is not allowed to run here"
     unasked = plan.task.dataset.arguments.get("consent_column", "consent") is None
     if unasked and not allow.consent_elsewhere:
-        return "the plan asks for no consent (consent_column: null), and this site does not allow it"
+        return (
+            "the plan asks for no consent (consent_column: null), and this site does not allow it"
+        )
     wanted = allow.require_noise
     if wanted is not None and plan.privacy.noise_multiplier < wanted:
         return (

@@ -11,7 +11,7 @@ from fedcore.local.credentials import SERVER
 from fedcore.local.stack import Stack
 from fedcore.store.api import Store
 from fedcore.store.exchange import grants
-from fedcore.store.s3 import connect
+from fedcore.store.s3 import S3Store, connect
 
 _PROBE = "derivatives/fedcore/isolation-probe"
 
@@ -31,17 +31,18 @@ def isolation_table(stack: Stack) -> list[dict[str, Any]]:
     written for it is removed again. Raises StoreUnavailable.
     """
     targets = list(_targets(stack))
+    stores = {name: _store(stack, name) for name in (SERVER, *stack.sites)}
     for target in targets:
-        _store(stack, target.owner, target.bucket).put(target.prefix + _PROBE, b"")
+        stores[target.owner].on(target.bucket).put(target.prefix + _PROBE, b"")
     rows = [
-        {"site": name, "target": _named(target), "action": action,
+        {"site": name, "target": f"{target.bucket}/{target.prefix}", "action": action,
          "allowed": _allowed(attempt), "expected": action in _expected(stack, name, target)}
-        for name in (SERVER, *stack.sites)
+        for name, store in stores.items()
         for target in targets
-        for action, attempt in _attempts(_store(stack, name, target.bucket), target.prefix)
+        for action, attempt in _attempts(store.on(target.bucket), target.prefix)
     ]  # fmt: skip
     for target in targets:
-        _store(stack, target.owner, target.bucket).delete(target.prefix + _PROBE)
+        stores[target.owner].on(target.bucket).delete(target.prefix + _PROBE)
     return rows
 
 
@@ -81,14 +82,10 @@ def _allowed(attempt: Callable[[], object]) -> bool:
     return False
 
 
-def _named(target: _Target) -> str:
-    return f"{target.bucket}/{target.prefix}"
-
-
-def _store(stack: Stack, name: str, bucket: str) -> Store:
+def _store(stack: Stack, name: str) -> S3Store:
     keys = stack.credential(name)
     return connect(
-        bucket=bucket,
+        bucket=stack.exchange_bucket,
         endpoint=stack.s3_endpoint,
         access_key=keys.access_key,
         secret_key=keys.secret_key,

@@ -88,7 +88,7 @@ class SeaweedFS:
         """Whether it makes a bucket and stores an object."""
         if is_free(ports[_PORTS.index("s3.port")]):
             return False
-        store = self.store("fedcore-stack", ports)
+        store = self.administrator(ports)
         try:
             store.create_bucket()
             store.put("ready", b"")
@@ -108,11 +108,11 @@ class SeaweedFS:
         """The URL of S3."""
         return f"http://{LOOPBACK}:{ports[_PORTS.index('s3.port')]}"
 
-    def store(self, bucket: str, ports: Sequence[int]) -> S3Store:
-        """A bucket, with the right to make it."""
+    def administrator(self, ports: Sequence[int]) -> S3Store:
+        """The stack's own bucket, with the right to make others."""
         keys = self._admin
         return connect(
-            bucket=bucket,
+            bucket="fedcore-stack",
             endpoint=self.endpoint(ports),
             access_key=keys.access_key,
             secret_key=keys.secret_key,

@@ -64,8 +64,9 @@ class Stack:
             for service in self._services.values():
                 service.start()
             self._wait_until_ready()
+            administrator = self._s3.administrator(self._services["s3"].ports)
             for bucket in (EXCHANGE, *map(credentials.site_bucket, self.sites)):
-                self._s3.store(bucket, self._services["s3"].ports).create_bucket()
+                administrator.on(bucket).create_bucket()
         except BaseException:
             self._end_services()
             raise

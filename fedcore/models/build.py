@@ -30,10 +30,12 @@ class MultimodalClassifier(nn.Module):
         head: nn.Module,
         *,
         modality_dropout: float,
+        flip: bool,
     ) -> None:
         super().__init__()
         self.modalities = tuple(encoder)
         self.modality_dropout = modality_dropout
+        self.flip = flip
         self.encoder = nn.ModuleDict(encoder)
         self.fusion = fusion
         self.head = head
@@ -47,56 +49,59 @@ class MultimodalClassifier(nn.Module):
         present = inputs["present"] > 0.5
         if self.training and self.modality_dropout > 0:
             present = _drop(present, self.modality_dropout)
-        blank = torch.zeros(present.shape[0], self.fusion.features, device=present.device)
-        tokens, here = [], []
+        mirrored = torch.rand(len(present), device=present.device) < 0.5
+        maps = {}
         for name, column in zip(self.modalities, present.unbind(dim=1), strict=True):
             if name in inputs:
-                image = inputs[name].masked_fill(~column.view(-1, 1, 1, 1, 1), 0.0)
-                tokens.append(self.encoder[name](image))
-                here.append(column)
-            else:
-                tokens.append(blank)
-                here.append(torch.zeros_like(column))
-        fused = self.fusion(torch.stack(tokens, dim=1), torch.stack(here, dim=1))
-        return self.head(fused)  # type: ignore[no-any-return]
+                image = inputs[name].masked_fill(~_by_subject(column), 0.0)
+                if self.training and self.flip:
+                    image = torch.where(_by_subject(mirrored), image.flip(2), image)
+                maps[name] = self.encoder[name](image)
+        blank = torch.zeros_like(next(iter(maps.values())))
+        given = torch.tensor([name in maps for name in self.modalities], device=present.device)
+        every = torch.stack([maps.get(name, blank) for name in self.modalities], dim=1)
+        return self.head(self.fusion(every, present & given))  # type: ignore[no-any-return]
 
 
 def classifier(
     task: Task,
     *,
     width: int = 8,
-    features: int = 64,
     fusion: Literal["attention", "concatenation"] = "attention",
     dropout: float = 0.1,
     modality_dropout: float = 0.0,
+    flip: bool = True,
 ) -> MultimodalClassifier:
     """The built-in model of a task with image modalities. Its weights come from torch's generator.
 
-    ``width``: channels of an encoder's first stage. ``features``: size of the vector of a modality.
-    ``modality_dropout``: while training, the chance to hide each modality that a subject has; one
-    always stays. Raises ConfigError when an argument or the task does not fit.
+    ``width``: channels of an encoder's first stage. ``modality_dropout``: while training, the
+    chance to hide each modality that a subject has; one always stays. ``flip``: while training,
+    mirror every other head left to right. Raises ConfigError when an argument or the task does
+    not fit.
     """
     modalities = tuple(task.modalities)
     if not modalities:
         raise ConfigError("task.modalities is empty: name at least one, or bring your own model")
-    if min(width, features) < 4 or width % 4 or features % 4:
-        raise ConfigError("task.model: width and features must be positive multiples of 4")
+    if width < 4 or width % 4:
+        raise ConfigError("task.model: width must be a positive multiple of 4")
     if not (0 <= dropout < 1 and 0 <= modality_dropout < 1):
         raise ConfigError("task.model: dropout and modality_dropout must lie in [0, 1)")
-    return MultimodalClassifier(
-        {name: ConvEncoder(width, features) for name in modalities},
-        _fusion(fusion, features, len(modalities)),
-        ClassificationHead(features, len(task.classes), dropout=dropout),
-        modality_dropout=modality_dropout,
-    )
+    encoders = {name: ConvEncoder(width) for name in modalities}
+    fused = _fusion(fusion, encoders[modalities[0]].features, len(modalities))
+    head = ClassificationHead(fused.features, 4 * width, len(task.classes), dropout=dropout)
+    return MultimodalClassifier(encoders, fused, head, modality_dropout=modality_dropout, flip=flip)
 
 
-def _fusion(kind: str, features: int, modalities: int) -> Fusion:
+def _fusion(kind: str, channels: int, modalities: int) -> Fusion:
     if kind == "attention":
-        return AttentionFusion(features)
+        return AttentionFusion(channels)
     if kind == "concatenation":
-        return ConcatenationFusion(features, modalities=modalities)
+        return ConcatenationFusion(channels, modalities=modalities)
     raise ConfigError(f"task.model: fusion {kind!r} is unknown; use attention or concatenation")
+
+
+def _by_subject(column: Tensor) -> Tensor:
+    return column.view(-1, 1, 1, 1, 1)
 
 
 def _drop(present: Tensor, chance: float) -> Tensor:

@@ -1,7 +1,8 @@
-"""Fusion: the features of the modalities a subject has → one vector, whatever is missing.
+"""Fusion: the maps of the modalities a subject has → one set of maps, whatever is missing.
 
-forward: tokens (B, M, F) and present (B, M, bool) → (B, features). What stands in the token of an
-absent modality never changes the result.
+forward: maps (B, M, C, X, Y, Z) and present (B, M, bool) → (B, features, X, Y, Z). Place by place,
+because what one modality leaves open another decides at the same place. What stands in the maps of
+an absent modality never changes the result.
 """
 
 from __future__ import annotations
@@ -11,47 +12,43 @@ from torch import Tensor, nn
 
 
 class AttentionFusion(nn.Module):
-    """Multi-head attention of one learnt query over the present modalities (B, M, F) → (B, F).
+    """Attention over the present modalities, voxel by voxel: their weighted mean and variance.
 
-    The pooling of Ilse et al. 2018 (https://arxiv.org/abs/1802.04712) in the heads of Vaswani et
-    al. 2017. A learnt token that is always present keeps the softmax defined for a subject without
-    any modality. No weight belongs to one modality alone, so sites with different scanners train
-    all of it.
+    The weights are a softmax of learnt scores (Ilse et al. 2018, https://arxiv.org/abs/1802.04712);
+    with equal scores this is HeMIS (Havaei et al. 2016, https://arxiv.org/abs/1607.05194), whose
+    variance tells where modalities disagree. No weight belongs to one modality alone, so sites with
+    different scanners train all of it. A subject without any modality gives zeros.
     """
 
-    def __init__(self, features: int, *, heads: int = 4) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.features = features
-        self.heads = heads
-        self.norm = nn.LayerNorm(features)
-        self.score = nn.Linear(features, heads)
-        self.value = nn.Linear(features, features)
-        self.blank = nn.Parameter(torch.zeros(1, 1, features))
+        self.features = 2 * channels
+        self.score = nn.Linear(channels, 1)
+        nn.init.zeros_(self.score.weight)
 
-    def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
-        batch = tokens.shape[0]
-        tokens = torch.cat([self.norm(tokens), self.blank.expand(batch, -1, -1)], dim=1)
-        present = torch.cat([present, torch.ones_like(present[:, :1])], dim=1)
-        scores = self.score(tokens).masked_fill(~present.unsqueeze(2), float("-inf"))
-        attention = scores.softmax(dim=1).transpose(1, 2).unsqueeze(2)  # (B, H, 1, M+1)
-        values = self.value(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
-        fused: Tensor = (attention @ values).flatten(1)  # (B, H, 1, F/H) → (B, F)
-        return fused
+    def forward(self, maps: Tensor, present: Tensor) -> Tensor:
+        mask = present[:, :, None, None, None, None]
+        maps = maps.masked_fill(~mask, 0.0)
+        scores = self.score(maps.movedim(2, -1)).movedim(-1, 2)
+        # A finite floor, so that the softmax over no modality at all is defined.
+        attention = scores.masked_fill(~mask, -1e4).softmax(dim=1)
+        mean = (attention * maps).sum(dim=1)
+        variance = (attention * (maps - mean.unsqueeze(1)).square() * mask).sum(dim=1)
+        return torch.cat([mean, variance], dim=1)
 
 
 class ConcatenationFusion(nn.Module):
-    """The features side by side, zero where absent, and the mask: (B, M, F) → (B, F).
+    """The maps side by side, zero where absent, mixed by a 1×1×1 convolution.
 
-    A column belongs to one modality: at a site without it the column rests, and its mean with the
-    other sites is diluted. AttentionFusion has no such columns.
+    Weights belong to one modality: at a site without it they rest, and their mean with those of
+    the other sites is diluted. AttentionFusion has no such weights.
     """
 
-    def __init__(self, features: int, *, modalities: int) -> None:
+    def __init__(self, channels: int, *, modalities: int) -> None:
         super().__init__()
-        self.features = features
-        self.mix = nn.Linear(modalities * (features + 1), features)
+        self.features = 2 * channels
+        self.mix = nn.Conv3d(modalities * channels, self.features, kernel_size=1)
 
-    def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
-        mask = present.unsqueeze(2)
-        tokens = tokens.masked_fill(~mask, 0.0)
-        return self.mix(torch.cat([tokens, mask.to(tokens.dtype)], dim=2).flatten(1))  # type: ignore[no-any-return]
+    def forward(self, maps: Tensor, present: Tensor) -> Tensor:
+        mask = present[:, :, None, None, None, None]
+        return self.mix(maps.masked_fill(~mask, 0.0).flatten(1, 2))  # type: ignore[no-any-return]

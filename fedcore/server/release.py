@@ -13,7 +13,8 @@ import torch
 from fedcore import __version__
 from fedcore.config.plan import Plan
 from fedcore.errors import NotFound, ReleaseError
-from fedcore.evaluation.gates import Check, Verdict, judge as judge_figures
+from fedcore.evaluation.gates import Check, Verdict
+from fedcore.evaluation.gates import judge as judge_figures
 from fedcore.models.initial import build_model
 from fedcore.privacy.accounting import GaussianEvent, epsilon, statement
 from fedcore.records import EvaluationRecord
@@ -75,8 +76,12 @@ def judge(run: Run, evaluation: EvaluationRecord) -> Verdict:
 def register(run: Run, evaluation: EvaluationRecord, verdict: Verdict, store: Store) -> int:
     """Put the model in the registry under a new version; make it champion if it passed.
 
-    Doing this again for the same run changes nothing and returns the same version.
+    Doing this again for the same run changes nothing and returns the same version: not even the
+    champion, which may be another run's by now.
     """
+    released = run.exchange.record(run.run_id, "release", int)
+    if released is not None:
+        return released
     registry = Registry(store, run.plan.name)
     final = load_state(run, run.plan.rounds).params
     version = registry.register(
@@ -95,6 +100,7 @@ def register(run: Run, evaluation: EvaluationRecord, verdict: Verdict, store: St
     )
     if verdict.passed:
         registry.promote(version)
+    run.exchange.create_record(run.run_id, "release", version)
     return version
 
 
@@ -144,10 +150,11 @@ def _example(run: Run) -> Any:
 
 
 def _parity_check(run: Run, evaluation: EvaluationRecord) -> Check:
-    unchecked = [site for site in run.population if site not in evaluation.onnx_max_abs_diff]
+    unchecked = sorted(set(evaluation.num_examples) - set(evaluation.onnx_max_abs_diff))
     worst = max(evaluation.onnx_max_abs_diff.values(), default=None)
-    if worst is None or len(unchecked) == len(run.population):
-        reason = "no site compared the ONNX export with PyTorch"
+    if worst is None or unchecked:
+        at = ", ".join(unchecked) or "any site"
+        reason = f"the ONNX export was not compared with PyTorch at {at}"
     elif worst > onnx.TOLERANCE:
         reason = f"the ONNX export deviates from PyTorch by {worst:.2g}; {onnx.TOLERANCE:g} allowed"
     else:

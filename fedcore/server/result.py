@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -46,8 +46,8 @@ def result_of(run: Run, version: int | None = None) -> dict[str, Any]:
         "onnx": {"path": None, "max_abs_diff": max(final.onnx_max_abs_diff.values(), default=None)},
         "registry": {"name": run.plan.name, "version": version, "champion": verdict.passed},
         "privacy": privacy(run.plan),
-        "bytes_up": sum(r.bytes_up for r in [*rounds, *evaluations]),
-        "bytes_down": sum(r.bytes_down for r in [*rounds, *evaluations]),
+        "bytes_up": sum(r.bytes_up for r in rounds) + sum(e.bytes_up for e in evaluations),
+        "bytes_down": sum(r.bytes_down for r in rounds) + sum(e.bytes_down for e in evaluations),
         "seconds": _seconds(rounds, evaluations),
     }
 
@@ -115,9 +115,10 @@ def _site(
 
 def _seconds(rounds: list[RoundRecord], evaluations: list[EvaluationRecord]) -> dict[str, float]:
     """Seconds by phase: the server's own, and of each client phase the slowest site's a round."""
-    total: Counter[str] = Counter()
-    for record in [*rounds, *evaluations]:
-        total.update(record.seconds)
+    total: defaultdict[str, float] = defaultdict(float)
+    for spent in [*(r.seconds for r in rounds), *(e.seconds for e in evaluations)]:
+        for phase, seconds in spent.items():
+            total[phase] += seconds
     for record in rounds:
         phases = {key for said in record.measurements.values() for key in said}
         for key in (k for k in phases if k.startswith("seconds.")):

@@ -71,7 +71,7 @@ def open_run(
         )
     wanted = RunFile(run_id, plan.digest, run.population, created)
     if not exchange.create_record(run_id, "run", wanted):
-        found = exchange.record(run_id, "run", RunFile)
+        found = exchange.record(run_id, "run", RunFile) or wanted
         if (found.plan_digest, found.population) != (wanted.plan_digest, wanted.population):
             raise ConfigError(
                 f"run {run_id!r} was opened with another plan or other sites; give the same "

@@ -58,5 +58,5 @@ def open_store(
         ca_bundle=location.ca_bundle,
         access_key=access_key,
         secret_key=secret_key,
-        profile=profile,
+        profile=profile if keys is None else None,
     )

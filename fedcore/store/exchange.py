@@ -117,7 +117,7 @@ class Exchange:
     # orders
 
     def put_order(self, order: Order, key: Ed25519PrivateKey) -> None:
-        """Sign and put. Orders hold no clock and no chance, so putting one again changes nothing."""
+        """Sign and put. Orders hold no clock and no chance: putting one again changes nothing."""
         self._create(_order_key(order.site, order.run_id, order.seq), envelope.seal(
             json.dumps(asdict(order), sort_keys=True).encode(), key))  # fmt: skip
 

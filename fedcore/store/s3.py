@@ -113,6 +113,10 @@ class S3Store:
         with self._speaking_of(key):
             self._client.delete_object(**self._place(key))
 
+    def on(self, bucket: str) -> S3Store:
+        """Another bucket, with the same credential and connections."""
+        return S3Store(bucket, self._client, self._prefix)
+
     def create_bucket(self) -> None:
         """Make the bucket, if the credential may and it is not there yet."""
         with self._speaking_of(""):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import toy
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from fedcore.client.loop import Client
 from fedcore.errors import Conflict
 from fedcore.records import ClientUpdate, Refusal, TrainOrder

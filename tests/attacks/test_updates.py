@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import toy
+
 from fedcore.errors import QuorumNotReached
 from fedcore.records import ClientUpdate, RoundRecord, TrainOrder
 from fedcore.server import orders, rounds

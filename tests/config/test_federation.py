@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from fedcore.config import federation as federations
 from fedcore.errors import ConfigError
 

@@ -1,6 +1,7 @@
 """From names in a plan to functions."""
 
 import pytest
+
 from fedcore.config.functions import resolve
 from fedcore.config.plan import Function
 from fedcore.errors import ConfigError

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from fedcore.config import plan as plans
 from fedcore.config.policy import Policy, objection
 

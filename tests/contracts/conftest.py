@@ -28,7 +28,7 @@ def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
         while not service.ready:
             service.look()
             assert time.monotonic() < deadline, service.report("did not answer in 60 s")
-        program.store(BUCKET, service.ports).create_bucket()
+        program.administrator(service.ports).on(BUCKET).create_bucket()
         keys = credentials[ADMIN]
         yield {
             "bucket": BUCKET,

@@ -207,7 +207,7 @@ def test_a_version_that_did_not_pass_is_not_promoted(
     registry: Registry, register: Register, verdict: dict[str, object]
 ) -> None:
     version = register(verdict=verdict)
-    with pytest.raises(ReleaseError, match="worst site is 0.6|no verdict that passed"):
+    with pytest.raises(ReleaseError, match=r"worst site is 0\.6|no verdict that passed"):
         registry.promote(version)
     assert registry.champion() is None
 
@@ -221,6 +221,17 @@ def test_an_export_that_disagrees_is_not_promoted(
         registry.promote(version)
     assert registry.champion() is None
     assert TOLERANCE == onnx.TOLERANCE == 1e-4
+
+
+def test_a_difference_that_is_no_number_is_no_agreement(
+    store: MemoryStore, registry: Registry, register: Register
+) -> None:
+    register(onnx_max_abs_diff=5e-5)
+    key = "models/brain/1/manifest.json"
+    store.put(key, store.get(key).replace(b"0.00005", b"NaN"))
+    assert str(registry.show(1).onnx_max_abs_diff) == "nan"
+    with pytest.raises(ReleaseError, match="deviates"):
+        registry.promote(1)
 
 
 @pytest.mark.parametrize("before", [None, 1])

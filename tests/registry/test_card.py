@@ -13,7 +13,7 @@ def card(registry: Registry, version: int) -> str:
 
 
 def section(text: str, title: str) -> str:
-    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+    return text.split(f"\n## {title}\n")[1].split("\n## ", maxsplit=1)[0]
 
 
 def test_the_card_has_the_sections_of_a_model_card(registry: Registry, register: Register) -> None:

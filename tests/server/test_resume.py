@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 import toy
 from faults import FaultyStore, Killed
+
 from fedcore.errors import StoreUnavailable, TemporaryError
 from fedcore.launch.api import Launcher
 from fedcore.params import digest

@@ -35,14 +35,12 @@ def npy(header: str, values: bytes = b"") -> bytes:
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + values
 
 
-@pytest.mark.parametrize(
-    "pack", [lambda **a: npz(**a), lambda **a: npz(True, **a), lambda **a: save(a)]
-)
+@pytest.mark.parametrize("pack", [npz, lambda **a: npz(True, **a), lambda **a: save(a)])
 def test_arrays_come_through(pack: Callable[..., bytes]) -> None:
-    found = arrays(pack(t1=T1, ct=T1[:, :, :1].astype(np.int16)), max_bytes=LIMIT)
+    found = arrays(pack(t1=T1, ct=T1[:, :, :1].astype(np.int32)), max_bytes=LIMIT)
     assert_array_equal(found["t1"], T1)
     assert_array_equal(found["ct"], T1[:, :, :1])
-    assert found["ct"].dtype == np.int16
+    assert found["ct"].dtype == np.int32
 
 
 @pytest.mark.parametrize(
@@ -71,12 +69,12 @@ def test_a_bomb_is_refused_unread() -> None:
 
 
 def test_a_bomb_that_lies_about_its_size_is_refused() -> None:
-    body = bytearray(npz(True, t1=np.zeros(1 << 20, np.float32)))
-    true_size, at = struct.pack("<I", (1 << 22) + 128), 0
-    while (at := body.find(true_size, at)) >= 0:
-        body[at : at + 4] = struct.pack("<I", 200)
-    with pytest.raises(BlobError):
-        arrays(bytes(body), max_bytes=LIMIT)
+    body = npz(True, t1=np.zeros(1 << 20, np.float32))
+    with zipfile.ZipFile(io.BytesIO(body)) as file:
+        size = struct.pack("<I", file.infolist()[0].file_size)
+    assert size in body
+    with pytest.raises(BlobError, match=r"not a readable|not as long"):
+        arrays(body.replace(size, struct.pack("<I", 200)), max_bytes=LIMIT)
 
 
 @pytest.mark.parametrize(

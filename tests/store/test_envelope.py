@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from fedcore.errors import ConfigError, Conflict, OrderRefused
-from fedcore.store import envelope
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from fedcore.errors import ConfigError, Conflict, OrderRefused
+from fedcore.store import envelope
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(32))
 

@@ -70,7 +70,9 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
         store.get("annexed")
 
 
-def test_temporary_files_are_neither_listed_nor_left(store: FilesystemStore, tmp_path: Path) -> None:
+def test_temporary_files_are_neither_listed_nor_left(
+    store: FilesystemStore, tmp_path: Path
+) -> None:
     (tmp_path / ".fedcore-0123456789abcdef").write_bytes(b"of a writer that was killed")
     store.put("a/key", b"1")
     assert not store.create("a/key", b"2")
@@ -112,11 +114,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_is_temporary_and_harms_nothing(small_disk: Path, write: str) -> None:
     store = FilesystemStore(small_disk)
     store.put("kept", b"old")
+    version, large = store.get_versioned("kept").version, bytes(500_000)
+    attempts = {
+        "put": lambda: store.put("kept", large),
+        "create": lambda: store.create("new", large),
+        "replace": lambda: store.replace("kept", large, version),
+    }
     with pytest.raises(StoreUnavailable, match="No space left on device"):
-        if write == "replace":
-            store.replace("kept", bytes(500_000), store.get_versioned("kept").version)
-        else:
-            getattr(store, write)("kept" if write == "put" else "new", bytes(500_000))
+        attempts[write]()
     assert store.get("kept") == b"old"
     assert list(store.list()) == ["kept"]
     assert files_below(small_disk) == [".fedcore-lock", "kept"]

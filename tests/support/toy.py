@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from torch import nn
+from torch.utils.data import TensorDataset
+
 from fedcore.client.loop import Client
 from fedcore.config import plan as plans
 from fedcore.config.plan import Plan, Task
@@ -29,8 +32,6 @@ from fedcore.store.api import Store
 from fedcore.store.exchange import Exchange
 from fedcore.store.memory import MemoryStore
 from fedcore.training.state import get_params
-from torch import nn
-from torch.utils.data import TensorDataset
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 SITES = ("east", "north", "west")

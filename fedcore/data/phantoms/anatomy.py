@@ -63,13 +63,13 @@ def template(voxel_mm: float) -> Anatomy:
     return Anatomy(grey / excess, white / excess, _depth(brain > 0.5, voxel_mm), voxel_mm)
 
 
-def deformed(anatomy: Anatomy, rng: np.random.Generator, *, bend_mm: float = 3.5) -> Anatomy:
+def deformed(anatomy: Anatomy, rng: np.random.Generator, *, bend_mm: float = 2.5) -> Anatomy:
     """One subject's head: turned, scaled and bent smoothly (about ``bend_mm``, one sigma)."""
     turn = _rotation(rng.normal(0.0, np.radians([2.5, 2.0, 2.5])))
-    matrix = turn @ np.diag(1.0 / rng.normal(1.0, 0.03, 3))
+    matrix = (turn @ np.diag(1.0 / rng.normal(1.0, 0.03, 3))).astype(np.float32)
     shape = anatomy.grey.shape
     x, y, z = (axis - centre for axis, centre in zip(anatomy.axes_mm(), CENTRE_MM, strict=True))
-    middle = (np.array(shape) - 1) / 2
+    middle = (np.array(shape, np.float32) - 1) / 2
     places = np.stack([
         middle[i]
         + (matrix[i, 0] * x + matrix[i, 1] * y + matrix[i, 2] * z + bend_mm * smooth(rng, shape, 6))

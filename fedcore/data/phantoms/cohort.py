@@ -72,7 +72,7 @@ _SITES = (
                 orientation="LPS"),
     ), modalities=("t1ce", "flair", "ct"), age_shift=3.0),
     SiteSpec("south", {}, (
-        Scanner("Austral 3T", blur_mm=2.5, noise=0.8, shading=0.2, gain=6.0, suv_scale=0.93,
+        Scanner("Austral 3T", blur_mm=2.5, noise=0.8, shading=0.18, gain=6.0, suv_scale=0.93,
                 orientation="LAS"),
         Scanner("Austral 3T open", blur_mm=3.5, noise=1.2, gain=3.0, gamma=0.85, suv_scale=1.06),
     ), age_shift=-3.0),

@@ -32,7 +32,7 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
 }  # fmt: skip
 """Modality → tissue → range of the tissue's mean over subjects."""
 
-TEXTURE: Mapping[str, float] = {"t1ce": 3.0, "flair": 3.5, "ct": 1.5, "pet": 0.35}
+TEXTURE: Mapping[str, float] = {"t1ce": 2.0, "flair": 2.5, "ct": 1.5, "pet": 0.35}
 """Standard deviation within a tissue, in the modality's unit."""
 
 

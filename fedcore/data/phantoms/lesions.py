@@ -50,7 +50,7 @@ def _glioma(head: Anatomy, rng: np.random.Generator) -> list[Finding]:
     """Irregular, in the white matter; often a ring, a wide oedema, low density, high uptake."""
     _, _, z = head.axes_mm()
     deep = (head.white > 0.6) & (head.depth < -14.0) & (z > -20.0)
-    edge = _distance(head, _somewhere(deep, head, rng), rng.uniform(13.0, 21.0), 0.3, rng)
+    edge = _distance(head, _somewhere(deep, head, rng), rng.uniform(14.0, 22.0), 0.3, rng)
     looks = {"t1ce": rng.uniform(48, 60)}
     if _happens(rng, 0.9):
         looks["flair"] = rng.uniform(120, 145)
@@ -77,7 +77,7 @@ def _glioma(head: Anatomy, rng: np.random.Generator) -> list[Finding]:
 
 def _meningioma(head: Anatomy, rng: np.random.Generator) -> list[Finding]:
     """Round, on the dura; mostly enhances evenly, often dense or calcified, rarely with oedema."""
-    radius = rng.uniform(13.0, 20.0)
+    radius = rng.uniform(14.0, 21.0)
     x, y, z = head.axes_mm()
     under_dura = np.abs(head.depth + 0.6 * radius) < head.voxel_mm
     place = rng.choice(["convexity", "falx", "base"], p=[0.6, 0.15, 0.25])
@@ -94,7 +94,7 @@ def _meningioma(head: Anatomy, rng: np.random.Generator) -> list[Finding]:
         looks["t1ce"] = rng.uniform(150, 195)
     if _happens(rng, 0.25):
         looks["flair"] = rng.uniform(95, 120)
-    if _happens(rng, 0.8):
+    if _happens(rng, 0.85):
         looks["ct"] = rng.uniform(62, 85)
     if _happens(rng, 0.7):
         looks["pet"] = rng.uniform(1.5, 3.5)
@@ -111,7 +111,7 @@ def _meningioma(head: Anatomy, rng: np.random.Generator) -> list[Finding]:
 
 def _pituitary(head: Anatomy, rng: np.random.Generator) -> list[Finding]:
     """An adenoma: in the midline, from the sella upwards; enhances moderately, mostly avid."""
-    radius = rng.uniform(9.0, 14.0)
+    radius = rng.uniform(10.0, 15.0)
     x, y, z = SELLA_MM + rng.normal(0.0, 1.5, 3)
     edge = _distance(head, (x, y, z + 0.5 * radius), radius, 0.12, rng)
     looks = {}
@@ -132,7 +132,7 @@ def _pituitary(head: Anatomy, rng: np.random.Generator) -> list[Finding]:
 
 def incidental(diagnosis: str, age: int, head: Anatomy, rng: np.random.Generator) -> list[Finding]:
     """Harmless findings that one modality alone may take for a tumour; old scans have more."""
-    often = 0.3 if diagnosis == "none" else 0.12
+    often = 0.25 if diagnosis == "none" else 0.1
     white = (head.white > 0.7) & (head.depth < -8.0)
     findings = []
 

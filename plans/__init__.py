@@ -1,0 +1,1 @@
+"""The plans that come with fedcore, one YAML file a disease."""
