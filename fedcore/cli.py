@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import sys
 import threading
 from collections.abc import Mapping
@@ -57,6 +58,9 @@ FederationFile = Annotated[
 Workdir = Annotated[
     Path, typer.Option(help="Folder for the stack's data, logs, reports and models.")
 ]
+MetricsPort = Annotated[
+    int | None, typer.Option(help="Serve Prometheus metrics of the run on this local port.")
+]
 DEFAULT_WORKDIR = Path("fedcore-work")
 DATA_NOTE = (
     "Every subject here is synthetic: real anatomy (the MNI152 average brain), simulated disease "
@@ -80,17 +84,20 @@ def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the services up until Ctrl-C.")
     ] = False,
+    metrics_port: MetricsPort = None,
     as_json: Json = False,
 ) -> None:
     """Train one model across four simulated hospitals, on this machine, and release it.
 
     Starts an S3 server and a Prefect server on free local ports, makes the hospitals' brain
     scans, runs the plan, and leaves report and model in WORKDIR. What was started is stopped at
-    the end. Interrupted at any moment, `fedcore demo --resume` goes on where it stood.
+    the end. Interrupted at any moment, the same command with --resume goes on where it stood.
     """
     from fedcore import demo as demos
+    from fedcore.monitor import exposed
 
     with (
+        exposed(metrics_port),
         progress_bar() as progress,
         demos.prepare(
             workdir, plan=plan, rounds=rounds, scale=scale, on_stage=stages(progress)
@@ -146,13 +153,16 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with this plan's unfinished run.")
     ] = False,
+    metrics_port: MetricsPort = None,
     as_json: Json = False,
 ) -> None:
     """Run PLAN with the sites of a federation file, and release the model if its gate says yes.
 
     Uses the Prefect server that PREFECT_API_URL names, or a temporary one of Prefect's own.
     """
-    with progress_bar() as progress:
+    from fedcore.monitor import exposed
+
+    with exposed(metrics_port), progress_bar() as progress:
         result = _train(plan, federation, progress, resume=resume)
     _finish(result, {}, federation, as_json=as_json)
     raise typer.Exit(0 if result["verdict"]["passed"] else EXIT_GATE_FAILED)
@@ -264,6 +274,32 @@ def models_rollback(name: ModelName, federation: FederationFile = DEFAULT_FEDERA
     console.print(f"{name} version {version} is champion again")
 
 
+@app.command()
+def serve(
+    name: ModelName,
+    federation: FederationFile = DEFAULT_FEDERATION,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+) -> None:
+    """Serve a model's champion over HTTP: /predict, /model, /health, /metrics.
+
+    A newly promoted champion is picked up while the server runs.
+    """
+    import uvicorn
+    from prometheus_client import CollectorRegistry
+
+    from fedcore.serving.app import create_app
+
+    registry = _registry(name, federation)
+
+    def load() -> Any:
+        release = registry.load("champion")
+        return release.model, release.manifest
+
+    metrics = CollectorRegistry()
+    uvicorn.run(create_app(load, registry.champion, registry=metrics), host=host, port=port)
+
+
 def _registry(name: str, federation: Path) -> Any:
     from fedcore.registry.api import Registry
     from fedcore.server.connect import server_store
@@ -320,6 +356,8 @@ def _wait(stack: Stack) -> None:
 
 def main() -> None:
     """Entry point: errors become one clear message and their exit code."""
+    # Being asked to end is an exit like any other: what was started is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app()
     except FedcoreError as error:

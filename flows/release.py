@@ -1,4 +1,4 @@
-"""The end of the flow, which releases: export, evaluate on held-out subjects, judge, register, finish."""
+"""The end of the flow: export, evaluate on held-out subjects, judge, register, finish."""
 
 from __future__ import annotations
 

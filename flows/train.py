@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -75,9 +76,15 @@ def train_round(run: Run, round_num: int, launcher: Launcher) -> None:
 
 def show(record: RoundRecord, evaluation: EvaluationRecord) -> None:
     """The round as a table in Prefect's UI, and as an event."""
-    overall = evaluation.summary.get("overall", {})
-    auc = overall.get("macro_auc", {}).get("value")
-    tell("round", round_num=record.round_num, macro_auc=auc, dropped=dict(record.dropped))
+    auc = _macro_auc(evaluation.summary)
+    tell(
+        "round",
+        round_num=record.round_num,
+        macro_auc=auc,
+        macro_auc_by_site={site: _macro_auc(summary) for site, summary in evaluation.sites.items()},
+        dropped=dict(record.dropped),
+        record=record,
+    )
     create_table_artifact(
         key=f"round-{record.run_id}-{record.round_num:05d}",
         description=f"Round {record.round_num} of {record.run_id}: macro AUC {auc}",
@@ -87,12 +94,16 @@ def show(record: RoundRecord, evaluation: EvaluationRecord) -> None:
 
 def _row(site: str, record: RoundRecord, evaluation: EvaluationRecord) -> dict[str, Any]:
     said = record.measurements.get(site, {})
-    figures = evaluation.sites.get(site, {}).get("overall", {})
     return {
         "site": site,
         "state": record.dropped.get(site, "trained"),
         "examples": record.data[site].num_subjects if site in record.data else 0,
         "loss": said.get("loss"),
         "update norm": said.get("update_norm"),
-        "macro AUC (validation)": figures.get("macro_auc", {}).get("value"),
+        "macro AUC (validation)": _macro_auc(evaluation.sites.get(site, {})),
     }
+
+
+def _macro_auc(summary: Mapping[str, Any]) -> float | None:
+    value: float | None = summary.get("overall", {}).get("macro_auc", {}).get("value")
+    return value

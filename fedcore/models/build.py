@@ -46,21 +46,30 @@ class MultimodalClassifier(nn.Module):
         A modality that is not in ``inputs`` is not computed and its encoder gets no gradient. An
         image whose ``present`` is 0 may hold anything, NaN included. Returns logits (B, K).
         """
+        if self.training:
+            inputs = self._varied(inputs)
         present = inputs["present"] > 0.5
-        if self.training and self.modality_dropout > 0:
-            present = _drop(present, self.modality_dropout)
-        mirrored = torch.rand(len(present), device=present.device) < 0.5
         maps = {}
         for name, column in zip(self.modalities, present.unbind(dim=1), strict=True):
             if name in inputs:
                 image = inputs[name].masked_fill(~_by_subject(column), 0.0)
-                if self.training and self.flip:
-                    image = torch.where(_by_subject(mirrored), image.flip(2), image)
                 maps[name] = self.encoder[name](image)
         blank = torch.zeros_like(next(iter(maps.values())))
         given = torch.tensor([name in maps for name in self.modalities], device=present.device)
         every = torch.stack([maps.get(name, blank) for name in self.modalities], dim=1)
         return self.head(self.fusion(every, present & given))  # type: ignore[no-any-return]
+
+    def _varied(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        varied = dict(inputs)
+        if self.modality_dropout > 0:
+            varied["present"] = _drop(inputs["present"] > 0.5, self.modality_dropout).float()
+        if self.flip:
+            mirrored = torch.rand(len(inputs["present"]), device=inputs["present"].device) < 0.5
+            for name in self.modalities:
+                if name in inputs:
+                    image = inputs[name]
+                    varied[name] = torch.where(_by_subject(mirrored), image.flip(2), image)
+        return varied
 
 
 def classifier(

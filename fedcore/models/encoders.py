@@ -1,7 +1,7 @@
 """One encoder per modality: an image → feature maps that all modalities share the shape of.
 
-An encoder is a module with an attribute ``features`` (the channels C of what it gives) and a forward
-(B, 1, X, Y, Z) → (B, C, X/4, Y/4, Z/4). Nothing else is asked of it, so other architectures fit in.
+An encoder is a module with an attribute ``features`` (its channels C) and a forward (B, 1, X, Y, Z)
+→ (B, C, X/4, Y/4, Z/4). Nothing else is asked of it, so other architectures fit in.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ The terminal shows them as progress, Prefect's log as lines; neither is known he
 from __future__ import annotations
 
 import logging
+from dataclasses import is_dataclass
 from typing import Any
 
 log = logging.getLogger("fedcore.run")
@@ -13,5 +14,6 @@ log = logging.getLogger("fedcore.run")
 
 def tell(event: str, /, **facts: Any) -> None:
     """Log ``event`` with its facts; a handler finds both in the record's ``event`` attribute."""
-    text = ", ".join(f"{name}={value}" for name, value in facts.items())
+    plain = {name: value for name, value in facts.items() if not is_dataclass(value)}
+    text = ", ".join(f"{name}={value}" for name, value in plain.items())
     log.info("%s: %s", event, text, extra={"event": {"event": event, **facts}})

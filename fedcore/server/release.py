@@ -66,7 +66,7 @@ def judge(run: Run, evaluation: EvaluationRecord) -> Verdict:
     figures = judge_figures(
         run.plan.gates.asked(), evaluation.summary, evaluation.sites, run.population
     )
-    check = _parity_check(run, evaluation)
+    check = _parity_check(evaluation)
     reasons = figures.reasons if check.passed else (*figures.reasons, check.reason)
     verdict = Verdict(figures.passed and check.passed, reasons, (*figures.checks, check))
     run.exchange.create_record(run.run_id, "verdict", verdict)
@@ -149,7 +149,7 @@ def _example(run: Run) -> Any:
     return tensors["input"] if set(tensors) == {"input"} else tensors
 
 
-def _parity_check(run: Run, evaluation: EvaluationRecord) -> Check:
+def _parity_check(evaluation: EvaluationRecord) -> Check:
     unchecked = sorted(set(evaluation.num_examples) - set(evaluation.onnx_max_abs_diff))
     worst = max(evaluation.onnx_max_abs_diff.values(), default=None)
     if worst is None or unchecked:

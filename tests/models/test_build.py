@@ -19,7 +19,7 @@ EVERY_PATTERN = [list(pattern) for pattern in product([0, 1], repeat=3)]
 def model(request: pytest.FixtureRequest, task: Task) -> MultimodalClassifier:
     torch.manual_seed(0)
     fusion: Literal["attention", "concatenation"] = request.param
-    return classifier(task, width=4, features=16, fusion=fusion)
+    return classifier(task, width=4, fusion=fusion)
 
 
 def test_modules_are_the_encoders_the_fusion_and_the_head(model: MultimodalClassifier) -> None:
@@ -86,7 +86,7 @@ def test_a_modality_that_is_not_given_has_no_gradient(
 def test_modality_dropout_hides_in_training_only_and_never_everything(
     task: Task, make_inputs: Make
 ) -> None:
-    model = classifier(task, width=4, features=16, dropout=0.0, modality_dropout=0.9)
+    model = classifier(task, width=4, dropout=0.0, modality_dropout=0.9, flip=False)
     inputs = make_inputs([[1, 1, 0]] * 64)
     seen: list[Tensor] = []
     model.fusion.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[1]))
@@ -104,11 +104,27 @@ def test_modality_dropout_hides_in_training_only_and_never_everything(
     assert training[:, 1].any()
 
 
+def test_flip_mirrors_left_and_right_of_all_modalities_alike_in_training_only(
+    task: Task, make_inputs: Make
+) -> None:
+    model = classifier(task, width=4, dropout=0.0)
+    inputs = make_inputs([[1, 1, 1]] * 16)
+    mirrored = inputs | {name: inputs[name].flip(2) for name in model.modalities}
+    plain, turned = model.eval()(inputs), model(mirrored)
+    torch.manual_seed(0)
+    varied = model.train()(inputs)
+    stays = torch.isclose(varied, plain, atol=1e-5).all(dim=1)
+    turns = torch.isclose(varied, turned, atol=1e-5).all(dim=1)
+    assert (stays ^ turns).all()
+    assert stays.any()
+    assert turns.any()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"width": 6}, "positive multiples of 4"),
-        ({"features": 0}, "positive multiples of 4"),
+        ({"width": 6}, "positive multiple of 4"),
+        ({"width": 0}, "positive multiple of 4"),
         ({"dropout": 1.0}, r"\[0, 1\)"),
         ({"modality_dropout": -0.1}, r"\[0, 1\)"),
         ({"fusion": "sum"}, "attention or concatenation"),

@@ -16,7 +16,7 @@ def test_the_classifier_exports_with_a_free_batch_and_agrees(
     task: Task, make_inputs: Callable[..., dict[str, Tensor]], tmp_path: Path, fusion: str
 ) -> None:
     torch.manual_seed(0)
-    model = classifier(task, width=4, features=16, fusion=fusion, modality_dropout=0.2).eval()  # type: ignore[arg-type]
+    model = classifier(task, width=4, fusion=fusion, modality_dropout=0.2).eval()  # type: ignore[arg-type]
     example = make_inputs([[1, 1, 1], [1, 0, 1]])
     path = tmp_path / "model.onnx"
     torch.onnx.export(

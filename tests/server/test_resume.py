@@ -104,7 +104,7 @@ def test_client_killed_at_every_operation(
 
 
 def test_noise_is_never_drawn_twice() -> None:
-    """With noise from the operating system, whatever was stored first is what every attempt uses."""
+    """With the system's noise, whatever was stored first is what every attempt uses."""
     plan = PLAN.model_copy(
         update={"privacy": PLAN.privacy.model_copy(update={"noise_source": "os"})}
     )

@@ -1,0 +1,22 @@
+"""``make bench``: every benchmark in one run, into ``benchmarks/results.json``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from benchmarks import aggregation, overhead
+from fedcore.terminal import show_rows
+
+
+def main() -> None:
+    results: list[dict[str, object]] = []
+    for benchmark in (aggregation, overhead):
+        benchmark.main(results)
+    path = Path(__file__).parent / "results.json"
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    show_rows("Benchmarks", results)
+
+
+if __name__ == "__main__":
+    main()
