@@ -161,7 +161,9 @@ def run(
     Uses the Prefect server that PREFECT_API_URL names, or a temporary one of Prefect's own.
     """
     from fedcore.monitor import exposed
+    from fedcore.settings import use_prefect
 
+    use_prefect(None, federation.resolve().parent / "prefect")
     with exposed(metrics_port), progress_bar() as progress:
         result = _train(plan, federation, progress, resume=resume)
     _finish(result, {}, federation, as_json=as_json)

@@ -55,17 +55,24 @@ def client_settings() -> ClientSettings:
         raise ConfigError("\n".join(faults)) from error
 
 
-def use_prefect(api_url: str, home: Path) -> None:
+def use_prefect(api_url: str | None, home: Path) -> None:
     """Point this process at a Prefect server. Call it before Prefect is imported.
 
+    Without a URL, the server that the environment names serves; if it names none, a temporary one
+    that Prefect starts itself, and whose first start makes its database (``home`` holds it).
     fedcore's own log goes to Prefect's, so that the UI shows it; the terminal stays for progress.
     """
-    os.environ.update(
-        PREFECT_API_URL=api_url,
-        PREFECT_HOME=str(home),
-        PREFECT_SERVER_ANALYTICS_ENABLED="false",
-        DO_NOT_TRACK="1",
-        PREFECT_LOGGING_EXTRA_LOGGERS="fedcore",
-        PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL="CRITICAL",
-        PREFECT_CLI_PROMPT="false",
-    )
+    wanted = {
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "fedcore",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    }
+    if api_url is not None:
+        wanted |= {"PREFECT_API_URL": api_url, "PREFECT_HOME": str(home)}
+    elif "PREFECT_API_URL" not in os.environ:
+        wanted |= {
+            "PREFECT_HOME": os.environ.get("PREFECT_HOME", str(home)),
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+        }
+    os.environ.update(wanted)

@@ -109,8 +109,9 @@ def normalise(
 ) -> FloatArray:
     """Intensities that mean the same at every site, float32.
 
-    MR: z-score within the foreground, clipped to the foreground's 0.5th and 99.5th percentile,
-    so that air has one value. CT and PET: ``window`` (HU, SUV) to [0, 1], clipped.
+    MR: z-score within the foreground, clipped to the foreground's 0.5th and 99.95th percentile,
+    so that air has one value. PET: ``window`` (SUV) to [0, 1], clipped. CT: ``window`` (HU) to
+    [0, 1]; what is outside it gets the middle, 0.5.
     Raises DataError where no contrast is left, or where most of a CT or PET lies above the window
     and is therefore hardly in that unit.
     """
@@ -128,6 +129,10 @@ def normalise(
             reason=f"not in {unit}",
         )
     scaled: FloatArray = (image.clip(low, high) - np.float32(low)) / np.float32(high - low)
+    if kind == "ct":
+        # Clipped, the skull's inner edge would be the strongest contrast of a head by far, and a
+        # small network sees nothing else: what is outside the window says nothing instead.
+        scaled[(image < low) | (image > high)] = 0.5
     _require_contrast(scaled)
     return scaled
 
@@ -139,7 +144,7 @@ def _z_score(image: FloatArray) -> FloatArray:
     foreground = ordered[np.searchsorted(ordered, low + 0.1 * (high - low), side="right") :]
     if foreground.size == 0:
         raise DataError("the image has no foreground", reason="no contrast")
-    low, high = _percentiles(foreground, 0.5, 99.5)
+    low, high = _percentiles(foreground, 0.5, 99.95)  # a small bright lesion is not an outlier
     inside = foreground.clip(low, high).astype(np.float64)
     _require_contrast(inside)
     mean, deviation = np.float32(inside.mean()), np.float32(inside.std())

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from fedcore.config.plan import Task
 from fedcore.errors import ConfigError
 from fedcore.models.encoders import ConvEncoder
-from fedcore.models.fusion import AttentionFusion, ConcatenationFusion
+from fedcore.models.fusion import AttentionFusion, SumFusion
 from fedcore.models.heads import ClassificationHead
 
-Fusion = AttentionFusion | ConcatenationFusion
+Fusion = AttentionFusion | SumFusion
 
 
 class MultimodalClassifier(nn.Module):
@@ -49,14 +49,14 @@ class MultimodalClassifier(nn.Module):
         if self.training:
             inputs = self._varied(inputs)
         present = inputs["present"] > 0.5
-        maps = {}
+        tokens = {}
         for name, column in zip(self.modalities, present.unbind(dim=1), strict=True):
             if name in inputs:
                 image = inputs[name].masked_fill(~_by_subject(column), 0.0)
-                maps[name] = self.encoder[name](image)
-        blank = torch.zeros_like(next(iter(maps.values())))
-        given = torch.tensor([name in maps for name in self.modalities], device=present.device)
-        every = torch.stack([maps.get(name, blank) for name in self.modalities], dim=1)
+                tokens[name] = self.encoder[name](image)
+        blank = torch.zeros_like(next(iter(tokens.values())))
+        given = torch.tensor([name in tokens for name in self.modalities], device=present.device)
+        every = torch.stack([tokens.get(name, blank) for name in self.modalities], dim=1)
         return self.head(self.fusion(every, present & given))  # type: ignore[no-any-return]
 
     def _varied(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -76,37 +76,39 @@ def classifier(
     task: Task,
     *,
     width: int = 8,
-    fusion: Literal["attention", "concatenation"] = "attention",
-    dropout: float = 0.1,
+    features: int = 32,
+    fusion: Literal["sum", "attention"] = "sum",
+    dropout: float = 0.0,
     modality_dropout: float = 0.0,
     flip: bool = True,
 ) -> MultimodalClassifier:
     """The built-in model of a task with image modalities. Its weights come from torch's generator.
 
-    ``width``: channels of an encoder's first stage. ``modality_dropout``: while training, the
-    chance to hide each modality that a subject has; one always stays. ``flip``: while training,
-    mirror every other head left to right. Raises ConfigError when an argument or the task does
-    not fit.
+    ``width``: channels of an encoder's first stage. ``features``: size of a modality's vector.
+    ``modality_dropout``: while training, the chance to hide each modality that a subject has; one
+    always stays. ``flip``: while training, mirror every other head left to right. Raises
+    ConfigError when an argument or the task does not fit.
     """
     modalities = tuple(task.modalities)
     if not modalities:
         raise ConfigError("task.modalities is empty: name at least one, or bring your own model")
-    if width < 4 or width % 4:
-        raise ConfigError("task.model: width must be a positive multiple of 4")
+    if width < 4 or width % 4 or features < 1:
+        raise ConfigError("task.model: width must be a positive multiple of 4, features positive")
     if not (0 <= dropout < 1 and 0 <= modality_dropout < 1):
         raise ConfigError("task.model: dropout and modality_dropout must lie in [0, 1)")
-    encoders = {name: ConvEncoder(width) for name in modalities}
-    fused = _fusion(fusion, encoders[modalities[0]].features, len(modalities))
-    head = ClassificationHead(fused.features, 4 * width, len(task.classes), dropout=dropout)
-    return MultimodalClassifier(encoders, fused, head, modality_dropout=modality_dropout, flip=flip)
+    encoders = {name: ConvEncoder(width, features) for name in modalities}
+    head = ClassificationHead(features, len(task.classes), dropout=dropout)
+    return MultimodalClassifier(
+        encoders, _fusion(fusion, features), head, modality_dropout=modality_dropout, flip=flip
+    )
 
 
-def _fusion(kind: str, channels: int, modalities: int) -> Fusion:
+def _fusion(kind: str, features: int) -> Fusion:
+    if kind == "sum":
+        return SumFusion()
     if kind == "attention":
-        return AttentionFusion(channels)
-    if kind == "concatenation":
-        return ConcatenationFusion(channels, modalities=modalities)
-    raise ConfigError(f"task.model: fusion {kind!r} is unknown; use attention or concatenation")
+        return AttentionFusion(features)
+    raise ConfigError(f"task.model: fusion {kind!r} is unknown; use sum or attention")
 
 
 def _by_subject(column: Tensor) -> Tensor:

@@ -1,34 +1,54 @@
-"""One encoder per modality: an image → feature maps that all modalities share the shape of.
+"""One encoder per modality: an image → a vector of what it shows.
 
-An encoder is a module with an attribute ``features`` (its channels C) and a forward (B, 1, X, Y, Z)
-→ (B, C, X/4, Y/4, Z/4). Nothing else is asked of it, so other architectures fit in.
+An encoder is a module with an attribute ``features`` and a forward (B, 1, X, Y, Z) →
+(B, features). Nothing else is asked of it, so other architectures fit in.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
 class ConvEncoder(nn.Module):
-    """Two strided convolutions: (B, 1, X, Y, Z) → (B, 2·width, X/4, Y/4, Z/4), rounded up."""
+    """Three strided convolutions, mean and maximum over space, a linear map to ``features``.
 
-    def __init__(self, width: int) -> None:
+    The maximum keeps a small lesion that a mean over the whole brain would dilute. The last
+    convolution also sees where it is (CoordConv, Liu et al. 2018,
+    https://arxiv.org/abs/1807.03247), because pooling forgets place, and place is a sign here.
+    """
+
+    def __init__(self, width: int, features: int) -> None:
         super().__init__()
-        self.features = 2 * width
-        self.stages = nn.Sequential(stage(1, width), stage(width, self.features))
+        self.features = features
+        self.low = nn.Sequential(stage(1, width), stage(width, 2 * width))
+        self.high = stage(2 * width + 3, 4 * width)
+        self.project = nn.Linear(8 * width, features)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.stages(image)  # type: ignore[no-any-return]
+        low = self.low(image)
+        maps = self.high(torch.cat([low, _coordinates(low)], dim=1))
+        pooled = torch.cat([maps.mean(dim=(2, 3, 4)), maps.amax(dim=(2, 3, 4))], dim=1)
+        return self.project(pooled)  # type: ignore[no-any-return]
 
 
-def stage(channels_in: int, channels_out: int, *, stride: int = 2) -> nn.Sequential:
-    """Convolution, normalisation, activation: (B, C_in, X, Y, Z) → (B, C_out, X/stride, …).
+def stage(channels_in: int, channels_out: int) -> nn.Sequential:
+    """Convolution, normalisation, activation: (B, C_in, X, Y, Z) → (B, C_out, X/2, Y/2, Z/2).
 
     Normalised within a subject, never across a batch, so that neither another site's intensities
-    nor (with private gradients) another subject leaks in. ``channels_out``: a multiple of 4.
+    nor (with private gradients) another subject leaks in. Kaiming's initialisation (He et al.
+    2015, https://arxiv.org/abs/1502.01852). ``channels_out``: a multiple of 4.
     """
-    return nn.Sequential(
-        nn.Conv3d(channels_in, channels_out, kernel_size=3, stride=stride, padding=1, bias=False),
-        nn.GroupNorm(num_groups=4, num_channels=channels_out),
-        nn.LeakyReLU(0.1, inplace=True),
+    convolution = nn.Conv3d(
+        channels_in, channels_out, kernel_size=3, stride=2, padding=1, bias=False
     )
+    nn.init.kaiming_normal_(convolution.weight)
+    normalisation = nn.GroupNorm(num_groups=4, num_channels=channels_out)
+    return nn.Sequential(convolution, normalisation, nn.LeakyReLU(0.1, inplace=True))
+
+
+def _coordinates(maps: Tensor) -> Tensor:
+    """(B, C, X, Y, Z) → (B, 3, X, Y, Z): each voxel's place along each axis, in [−1, 1]."""
+    axes = [torch.linspace(-1.0, 1.0, size, device=maps.device) for size in maps.shape[2:]]
+    grid = torch.stack(torch.meshgrid(*axes, indexing="ij")).to(maps.dtype)
+    return grid.expand(maps.shape[0], -1, -1, -1, -1)

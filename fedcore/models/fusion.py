@@ -1,8 +1,8 @@
-"""Fusion: the maps of the modalities a subject has → one set of maps, whatever is missing.
+"""Fusion: the vectors of the modalities a subject has → one vector, whatever is missing.
 
-forward: maps (B, M, C, X, Y, Z) and present (B, M, bool) → (B, features, X, Y, Z). Place by place,
-because what one modality leaves open another decides at the same place. What stands in the maps of
-an absent modality never changes the result.
+forward: tokens (B, M, F) and present (B, M, bool) → (B, F). What stands in the token of an absent
+modality never changes the result. No weight here belongs to one modality alone, so that sites with
+different scanners train all of it.
 """
 
 from __future__ import annotations
@@ -11,44 +11,32 @@ import torch
 from torch import Tensor, nn
 
 
+class SumFusion(nn.Module):
+    """Evidence adds up: the sum of what the present modalities say.
+
+    With a linear head this is a concatenation, zero where absent, under one linear map per
+    modality (which the encoder holds, so that it is averaged over the sites that have it).
+    """
+
+    def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
+        return tokens.masked_fill(~present.unsqueeze(2), 0.0).sum(dim=1)
+
+
 class AttentionFusion(nn.Module):
-    """Attention over the present modalities, voxel by voxel: their weighted mean and variance.
+    """The present modalities' mean, weighted by attention, times how many there are.
 
     The weights are a softmax of learnt scores (Ilse et al. 2018, https://arxiv.org/abs/1802.04712);
-    with equal scores this is HeMIS (Havaei et al. 2016, https://arxiv.org/abs/1607.05194), whose
-    variance tells where modalities disagree. No weight belongs to one modality alone, so sites with
-    different scanners train all of it. A subject without any modality gives zeros.
+    with equal scores this is SumFusion. A subject without any modality gives zeros.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, features: int) -> None:
         super().__init__()
-        self.features = 2 * channels
-        self.score = nn.Linear(channels, 1)
-        nn.init.zeros_(self.score.weight)
+        self.score = nn.Sequential(nn.LayerNorm(features), nn.Linear(features, 1))
+        nn.init.zeros_(self.score[1].weight)
 
-    def forward(self, maps: Tensor, present: Tensor) -> Tensor:
-        mask = present[:, :, None, None, None, None]
-        maps = maps.masked_fill(~mask, 0.0)
-        scores = self.score(maps.movedim(2, -1)).movedim(-1, 2)
+    def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
+        tokens = tokens.masked_fill(~present.unsqueeze(2), 0.0)
         # A finite floor, so that the softmax over no modality at all is defined.
-        attention = scores.masked_fill(~mask, -1e4).softmax(dim=1)
-        mean = (attention * maps).sum(dim=1)
-        variance = (attention * (maps - mean.unsqueeze(1)).square() * mask).sum(dim=1)
-        return torch.cat([mean, variance], dim=1)
-
-
-class ConcatenationFusion(nn.Module):
-    """The maps side by side, zero where absent, mixed by a 1×1×1 convolution.
-
-    Weights belong to one modality: at a site without it they rest, and their mean with those of
-    the other sites is diluted. AttentionFusion has no such weights.
-    """
-
-    def __init__(self, channels: int, *, modalities: int) -> None:
-        super().__init__()
-        self.features = 2 * channels
-        self.mix = nn.Conv3d(modalities * channels, self.features, kernel_size=1)
-
-    def forward(self, maps: Tensor, present: Tensor) -> Tensor:
-        mask = present[:, :, None, None, None, None]
-        return self.mix(maps.masked_fill(~mask, 0.0).flatten(1, 2))  # type: ignore[no-any-return]
+        scores = self.score(tokens).squeeze(2).masked_fill(~present, -1e4)
+        attention = torch.softmax(scores, dim=1).unsqueeze(2)
+        return (attention * tokens).sum(dim=1) * present.sum(dim=1, keepdim=True)

@@ -159,12 +159,19 @@ def test_mr_foreground_has_mean_0_and_deviation_1_and_one_hot_voxel_changes_litt
     np.testing.assert_allclose(normalise(image, "mr")[inside], z[inside], atol=0.3)
 
 
-def test_ct_and_pet_windows_are_clipped_to_0_and_1() -> None:
+def test_pet_window_is_clipped_to_0_and_1() -> None:
+    image = np.array([-0.1, 0, 3, 3, 3, 3, 6, 6, 20], np.float32).reshape(3, 3, 1)
+    expected = [0, 0, 0.25, 0.25, 0.25, 0.25, 0.5, 0.5, 1]
+    np.testing.assert_allclose(normalise(image, "pet", (0, 12)).ravel(), expected)
+    assert normalise(image, "pet", (0, 12)).dtype == np.float32
+
+
+def test_ct_outside_the_window_says_nothing() -> None:
+    """Air and bone are neutral: clipped, the skull would be the strongest edge of every head."""
     image = np.array([-1000, -1000, -50, 50, 50, 50, 50, 150, 2000], np.float32)
-    image = image.reshape(3, 3, 1)
-    expected = [0, 0, 0, 0.5, 0.5, 0.5, 0.5, 1, 1]
-    np.testing.assert_allclose(normalise(image, "ct", (-50, 150)).ravel(), expected)
-    assert normalise(image, "ct", (-50, 150)).dtype == np.float32
+    expected = [0.5, 0.5, 0, 0.5, 0.5, 0.5, 0.5, 1, 0.5]
+    found = normalise(image.reshape(3, 3, 1), "ct", (-50, 150))
+    np.testing.assert_allclose(found.ravel(), expected)
 
 
 @pytest.mark.parametrize(

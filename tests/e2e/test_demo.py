@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from fedcore.config import federation as federations
 from fedcore.errors import FedcoreError
 from fedcore.server.connect import server_store

@@ -3,13 +3,27 @@ import torch
 from fedcore.models.encoders import ConvEncoder
 
 
-def test_any_size_of_image_gives_maps_of_a_quarter() -> None:
-    module = ConvEncoder(4)
-    assert module.features == 8
-    for shape, quarter in [((16, 16, 16), (4, 4, 4)), ((21, 24, 18), (6, 6, 5))]:
-        assert module(torch.randn(2, 1, *shape)).shape == (2, 8, *quarter)
+def encoder() -> ConvEncoder:
+    torch.manual_seed(0)
+    return ConvEncoder(4, features=5)
+
+
+def test_any_size_of_image_gives_one_vector() -> None:
+    module = encoder()
+    assert module.features == 5
+    for shape in [(16, 16, 16), (21, 24, 18)]:
+        assert module(torch.randn(2, 1, *shape)).shape == (2, 5)
 
 
 def test_a_subject_does_not_see_the_others_of_its_batch() -> None:
-    module, images = ConvEncoder(4).train(), torch.randn(3, 1, 16, 16, 16)
+    module, images = encoder().train(), torch.randn(3, 1, 16, 16, 16)
     torch.testing.assert_close(module(images)[:1], module(images[:1]))
+
+
+def test_place_is_seen_despite_pooling() -> None:
+    # Two blobs far from every border: without coordinates, pooling could not tell them apart.
+    here, there = torch.zeros(2, 1, 1, 48, 48, 48).unbind()
+    here[..., 14:18, 14:18, 14:18] = 5.0
+    there[..., 30:34, 30:34, 30:34] = 5.0
+    module = encoder()
+    assert (module(here) - module(there)).abs().max() > 1e-3

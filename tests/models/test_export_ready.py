@@ -11,7 +11,7 @@ from fedcore.config.plan import Task
 from fedcore.models.build import classifier
 
 
-@pytest.mark.parametrize("fusion", ["attention", "concatenation"])
+@pytest.mark.parametrize("fusion", ["attention", "sum"])
 def test_the_classifier_exports_with_a_free_batch_and_agrees(
     task: Task, make_inputs: Callable[..., dict[str, Tensor]], tmp_path: Path, fusion: str
 ) -> None:

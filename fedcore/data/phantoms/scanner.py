@@ -20,7 +20,7 @@ class Scanner:
     """The signature of one scanner room (its MR, CT and PET together).
 
     ``blur_mm``: FWHM in plane. ``slice_mm``: FWHM along z. ``noise``: 1 is a good day (3 % of
-    white matter on MR, 6 HU, 4 % of SUV). ``shading``: sigma of the MR bias field's logarithm.
+    white matter on MR, 3.5 HU, 4 % of SUV). ``shading``: sigma of the MR bias field's logarithm.
     ``gain``, ``gamma``: MR intensities become gain · 100 · (intensity / 100) ** gamma.
     ``suv_scale``: error of the PET calibration. ``orientation``: where the stored axes point to,
     one of R L, one of A P, one of S I. ``slice_step``: every how many slices one is stored.
@@ -49,7 +49,7 @@ def acquired(
         return _magnetic_resonance(image, scanner, rng)
     noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(scanner.noise)
     if modality == "ct":
-        density: FloatArray = np.clip(image + 6.0 * noise, -1024.0, 3071.0)
+        density: FloatArray = np.clip(image + 3.5 * noise, -1024.0, 3071.0)
         return density
     # Counting noise: its variance grows with the activity.
     counted = image + 0.1 * np.sqrt(np.abs(image)) * noise
