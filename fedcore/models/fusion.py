@@ -31,12 +31,13 @@ class AttentionFusion(nn.Module):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.score = nn.Sequential(nn.LayerNorm(features), nn.Linear(features, 1))
-        nn.init.zeros_(self.score[1].weight)
+        self.normalise = nn.LayerNorm(features)
+        self.score = nn.Linear(features, 1)
+        nn.init.zeros_(self.score.weight)
 
     def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
         tokens = tokens.masked_fill(~present.unsqueeze(2), 0.0)
         # A finite floor, so that the softmax over no modality at all is defined.
-        scores = self.score(tokens).squeeze(2).masked_fill(~present, -1e4)
+        scores = self.score(self.normalise(tokens)).squeeze(2).masked_fill(~present, -1e4)
         attention = torch.softmax(scores, dim=1).unsqueeze(2)
         return (attention * tokens).sum(dim=1) * present.sum(dim=1, keepdim=True)

@@ -27,7 +27,7 @@ from fedcore.store import blobs
 from fedcore.store.api import Store
 
 TOLERANCE = 1e-4
-"""Largest absolute difference of a logit between PyTorch and the export that may be promoted."""
+"""Largest difference of a probability between PyTorch and an export that may be promoted."""
 
 _Kind = TypeVar("_Kind")
 

@@ -159,7 +159,7 @@ def _verify(manifest: Manifest) -> str:
         f"- `model.onnx`: `sha256sum model.onnx` prints `{manifest.onnx_digest}`\n"
         "- `params.safetensors`: `fedcore.params.digest` of its arrays (SHA-256 of names, shapes "
         f"and values) is `{manifest.params_digest}`\n"
-        f"- Largest difference of a logit between PyTorch and ONNX at the sites: {agreement}"
+        f"- Largest difference of a probability between PyTorch and ONNX at the sites: {agreement}"
     )
 
 

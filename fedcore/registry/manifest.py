@@ -13,7 +13,7 @@ class Manifest:
 
     - ``created``: ISO 8601, UTC. ``plan``: every field of the plan, which ``plan_digest`` names
     - ``params_digest``: ``params.digest`` of the params; ``onnx_digest``: SHA-256 of the file
-    - ``onnx_max_abs_diff``: of a logit, PyTorch to ONNX; None = never compared
+    - ``onnx_max_abs_diff``: of a probability, PyTorch to ONNX; None = never compared
     - ``verdict``: ``{passed, reasons, checks: [{name, threshold, value, passed, reason}]}``
     - ``metrics``: ``{all: S, sites: {site: S}}`` with S of the plan's ``metrics.summarise``
     - ``privacy``: ``{unit, epsilon (None = no guarantee), delta, statement}``

@@ -34,7 +34,8 @@ def export(module: nn.Module, inputs: Inputs, *, metadata: Mapping[str, Any]) ->
     """One self-contained ONNX file of ``module`` in evaluation mode, with a free batch.
 
     ``inputs``: an example batch of at least two, a tensor (called "input") or a dictionary of
-    them, whose keys name the inputs; all are needed at run time. The output "logits" is (B, K).
+    them, whose keys name the inputs; all are needed at run time. The output "probabilities" (B, K)
+    is the softmax of what the module gives.
     ``metadata`` goes into the file, each value as JSON, and with it ``params_digest``.
     Raises ReleaseError if torch cannot export the module, or the result is no valid model.
     """
@@ -66,13 +67,13 @@ def patterns(modalities: Sequence[str]) -> list[tuple[str, ...]]:
 def parity(
     module: nn.Module, model: bytes, examples: Inputs, modalities: Sequence[str] = ()
 ) -> float:
-    """Largest absolute difference of a logit between ``module`` and its export ``model``.
+    """Largest absolute difference of a probability between ``module`` and its export ``model``.
 
     ``examples``: real inputs, as the module takes them. With "present" (B, M) among them, its
     columns named by ``modalities``, the two are compared over every pattern of the modalities
     that the examples have, each time on the subjects that keep one. A modality outside a pattern
     is left out in PyTorch and zero in ONNX, as it is in training and in serving. Infinite where a
-    logit is not finite. Raises BlobError if ``model`` cannot be run, DataError if there is
+    probability is not finite. Raises BlobError if ``model`` cannot be run, DataError if there is
     nothing to compare.
     """
     module = copy.deepcopy(module).cpu().eval()
@@ -97,7 +98,7 @@ def _trace(module: nn.Module, inputs: Inputs) -> torch.onnx.ONNXProgram:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=list(tensors),
-                output_names=["logits"],
+                output_names=["probabilities"],
                 dynamic_shapes=((batch,) * len(tensors),),
                 external_data=False,
                 verbose=False,
@@ -111,8 +112,14 @@ def _trace(module: nn.Module, inputs: Inputs) -> torch.onnx.ONNXProgram:
     return cast(torch.onnx.ONNXProgram, program)  # with dynamo=True it is never None
 
 
+def probabilities(module: nn.Module, inputs: Inputs) -> Tensor:
+    """What an export gives: the softmax of the module's logits, (B, K)."""
+    logits: Tensor = module(inputs)
+    return logits.softmax(dim=1)
+
+
 class _Positional(nn.Module):
-    """Takes the tensors one by one: their order is then ours, not that of a traced dictionary."""
+    """Gives probabilities. Takes the tensors one by one: their order is then ours, not a dict's."""
 
     def __init__(self, module: nn.Module, names: tuple[str, ...] | None) -> None:
         super().__init__()
@@ -120,9 +127,8 @@ class _Positional(nn.Module):
         self.names = names
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        if self.names is None:
-            return self.module(*tensors)  # type: ignore[no-any-return]
-        return self.module(dict(zip(self.names, tensors, strict=True)))  # type: ignore[no-any-return]
+        inputs = tensors[0] if self.names is None else dict(zip(self.names, tensors, strict=True))
+        return probabilities(self.module, inputs)
 
 
 def _named(inputs: Inputs) -> dict[str, Tensor]:
@@ -156,11 +162,12 @@ def _cases(examples: Inputs, modalities: tuple[str, ...]) -> Iterator[Inputs]:
 def _difference(module: nn.Module, session: Any, case: Inputs) -> float:
     named = _named(case)
     with torch.inference_mode():
-        expected = module(named["input"] if isinstance(case, Tensor) else named).numpy()
-    (logits,) = session.run(["logits"], _complete(session, named))
-    if logits.shape != expected.shape:
+        given = named["input"] if isinstance(case, Tensor) else named
+        expected = probabilities(module, given).numpy()
+    (found,) = session.run(["probabilities"], _complete(session, named))
+    if found.shape != expected.shape:
         return math.inf
-    difference = np.abs(logits.astype(np.float64) - expected)
+    difference = np.abs(found.astype(np.float64) - expected)
     return float(difference.max()) if np.isfinite(difference).all() else math.inf
 
 

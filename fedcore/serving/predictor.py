@@ -67,13 +67,13 @@ class Predictor:
         if self._optional:
             row = np.array([name in images for name in self._columns], dtype=np.float32)
             arrays["present"] = np.tile(row, (batch, 1))
-        (logits,) = self._session.run(["logits"], arrays)
-        if not np.isfinite(logits).all():
+        (found,) = self._session.run(["probabilities"], arrays)
+        if not np.isfinite(found).all():
             raise DataError(
                 "the model's answer is not finite: prepare the inputs as in training",
                 reason="not finite",
             )
-        return _softmax(logits.astype(np.float64))
+        return cast(NDArray[np.float64], found.astype(np.float64))
 
     def _checked(self, name: str, image: NDArray[Any]) -> NDArray[np.float32]:
         wanted = self.inputs[name]
@@ -98,15 +98,6 @@ def _common_batch(arrays: Images) -> int:
         raise DataError(f"the inputs differ in their number of subjects: {told}",
                         reason="wrong shape")  # fmt: skip
     return next(iter(sizes.values()))
-
-
-def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """
-    >>> _softmax(np.array([[0.0, np.log(3.0)]])).round(2).tolist()
-    [[0.25, 0.75]]
-    """
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return cast(NDArray[np.float64], powers / powers.sum(axis=1, keepdims=True))
 
 
 def _session(model: bytes) -> Any:

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +94,9 @@ def nothing_runs(workdir: Path) -> bool:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     workdir = tmp_path_factory.mktemp("demo") / "undisturbed"
-    yield workdir, end(start(workdir))
+    return workdir, end(start(workdir))
 
 
 def test_result_has_what_is_promised(undisturbed: tuple[Path, dict[str, Any]]) -> None:

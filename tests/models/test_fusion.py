@@ -11,7 +11,7 @@ FEATURES = 8
 
 def attention() -> AttentionFusion:
     module = AttentionFusion(FEATURES)
-    nn.init.normal_(module.score[1].weight)
+    nn.init.normal_(module.score.weight)
     return module
 
 

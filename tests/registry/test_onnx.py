@@ -74,7 +74,7 @@ def test_the_file_is_valid_whole_and_names_its_inputs(module: nn.Module, model: 
     onnx_format.checker.check_model(proto, full_check=True)
     assert {entry.version for entry in proto.opset_import if entry.domain == ""} == {onnx.OPSET}
     assert [node.name for node in proto.graph.input] == [*MODALITIES, "present"]
-    assert [node.name for node in proto.graph.output] == ["logits"]
+    assert [node.name for node in proto.graph.output] == ["probabilities"]
     dims = [node.type.tensor_type.shape.dim[0].dim_param for node in proto.graph.input]
     assert dims == ["batch"] * 4
     assert not any(tensor.external_data for tensor in proto.graph.initializer)

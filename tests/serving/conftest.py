@@ -9,7 +9,7 @@ CLASSES = ("none", "glioma", "other")
 
 
 def build(*, scale: float = 1.0, metadata: dict[str, Any] | None = None) -> bytes:
-    """Logits (B, 3) = scale · (sum of t1, sum of ct, present · (1, 2)): every input shows."""
+    """Softmax of (B, 3) = scale · (sum of t1, sum of ct, present · (1, 2)): every input shows."""
     image = ["batch", 1, 2, 2, 2]
     inputs = [helper.make_tensor_value_info(n, TensorProto.FLOAT, image) for n in MODALITIES]
     inputs.append(helper.make_tensor_value_info("present", TensorProto.FLOAT, ["batch", 2]))
@@ -21,6 +21,7 @@ def build(*, scale: float = 1.0, metadata: dict[str, Any] | None = None) -> byte
         helper.make_node("MatMul", ["present", "weights"], ["c"]),
         helper.make_node("Concat", ["a1", "b1", "c"], ["all"], axis=1),
         helper.make_node("Mul", ["all", "scale"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
     ]
     constants = [
         helper.make_tensor("axes", TensorProto.INT64, [4], [1, 2, 3, 4]),
@@ -28,8 +29,8 @@ def build(*, scale: float = 1.0, metadata: dict[str, Any] | None = None) -> byte
         helper.make_tensor("weights", TensorProto.FLOAT, [2, 1], [1.0, 2.0]),
         helper.make_tensor("scale", TensorProto.FLOAT, [], [scale]),
     ]
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])
-    graph = helper.make_graph(nodes, "test", inputs, [logits], constants)
+    found = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 3])
+    graph = helper.make_graph(nodes, "test", inputs, [found], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     known = {"classes": CLASSES, "modalities": MODALITIES} if metadata is None else metadata
     helper.set_model_props(model, {name: json.dumps(value) for name, value in known.items()})
@@ -56,10 +57,12 @@ def model_without_metadata() -> bytes:
 def tabular_model() -> bytes:
     """A model of one's own: a plain tensor in, no modality."""
     rows = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 2])
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])
-    graph = helper.make_graph(
-        [helper.make_node("Neg", ["input"], ["logits"])], "tabular", [rows], [logits]
-    )
+    found = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 2])
+    nodes = [
+        helper.make_node("Neg", ["input"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    graph = helper.make_graph(nodes, "tabular", [rows], [found])
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     props = {"classes": '["no", "yes"]', "modalities": "[]"}
     helper.set_model_props(made, props)
