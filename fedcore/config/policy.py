@@ -21,7 +21,8 @@ class Allow(Section):
         description="patterns of package.module:function that may run here",
     )
     plans: list[str] | None = Field(
-        default=None, description="digests of approved plans (fedcore plan digest); unset = any"
+        default=None,
+        description="digests of approved plans (`fedcore plan check` prints them); unset = any",
     )
     consent_elsewhere: bool = Field(
         default=False,

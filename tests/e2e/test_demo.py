@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 
 from fedcore.config import federation as federations
 from fedcore.errors import FedcoreError
@@ -26,14 +27,26 @@ from fedcore.store.api import Store
 pytestmark = pytest.mark.e2e
 
 COMMAND = [sys.executable, "-m", "fedcore", "demo", "--scale", "0.3", "--rounds", "2", "--json"]
+SHIPPED = Path(__file__).parents[2] / "plans" / "brain_tumour.yaml"
 TIMEOUT = 600.0
 
 
+def small_plan(path: Path) -> Path:
+    """The shipped plan, shorter, and with splits that leave few subjects enough to evaluate."""
+    yaml = YAML()
+    plan = yaml.load(SHIPPED)
+    plan["training"]["epochs"] = 1
+    plan["task"]["dataset"]["arguments"]["fractions"] = [0.4, 0.3, 0.3]
+    yaml.dump(plan, path)
+    return path
+
+
 def start(workdir: Path, *arguments: str) -> subprocess.Popen[str]:
+    plan = small_plan(workdir.parent / "small.yaml")
     environment = {name: value for name, value in os.environ.items() if "PREFECT" not in name}
     with (workdir.parent / f"{workdir.name}.log").open("a") as log:
         return subprocess.Popen(
-            [*COMMAND, "--workdir", str(workdir), *arguments],
+            [*COMMAND, "--plan", str(plan), "--workdir", str(workdir), *arguments],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
