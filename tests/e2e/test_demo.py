@@ -82,7 +82,7 @@ def wait_for(workdir: Path, process: subprocess.Popen[str], pattern: str) -> Non
     raise AssertionError(f"no object {pattern}")
 
 
-def processes(workdir: Path, *words: str) -> list[int]:
+def processes(workdir: Path, words: str = "") -> list[int]:
     """The processes that have ``workdir`` in their command line or environment, and the words."""
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
@@ -92,7 +92,7 @@ def processes(workdir: Path, *words: str) -> list[int]:
         except OSError:
             continue
         ours = str(workdir) in command or str(workdir) in surroundings
-        if ours and all(word in command for word in words) and "tether.py" not in command:
+        if ours and words in command and "tether.py" not in command:
             found.append(int(folder.name))
     return found
 
@@ -163,17 +163,19 @@ def test_clients_and_services_killed(
     workdir = tmp_path / "hurt"
     process = start(workdir)
 
-    def kill(*words: str) -> None:
-        for pid in processes(workdir, *words):
+    def kill(words: str) -> None:
+        found = processes(workdir, words)
+        assert found, f"no process {words!r} to kill"
+        for pid in found:
             os.kill(pid, signal.SIGKILL)
 
     wait_for(workdir, process, "orders/north/" + _run_id(workdir, process) + "/000000.json")
-    _until(lambda: bool(processes(workdir, "fedcore", "client")), process)
-    kill("fedcore", "client")
+    _until(lambda: bool(processes(workdir, "-m fedcore client")), process)
+    kill("-m fedcore client")
     wait_for(workdir, process, "rounds/00000/record.json")
-    kill("weed", "server")
+    kill("weed -logtostderr")
     wait_for(workdir, process, "evaluations/00001-validation.json")
-    kill("prefect")
+    kill("prefect.server.api.server")
     try:
         result = end(process)
     except AssertionError:
