@@ -24,7 +24,7 @@ up: setup  ## start S3 and Prefect with the demo's hospitals, and serve the flow
 	$(BIN)/fedcore up $(ARGS)
 
 test: setup  ## run all tests; e.g. ARGS="-k exchange"
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
 
 lint: setup  ## ruff, mypy --strict, and the layers of the design
 	$(BIN)/ruff check .
