@@ -159,7 +159,7 @@ def test_flow_killed_and_resumed(
 def test_clients_and_services_killed(
     tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]
 ) -> None:
-    """A client is started again within the round; the stack brings its services back."""
+    """Clients are started again within the round; without its services the run can be resumed."""
     workdir = tmp_path / "hurt"
     process = start(workdir)
 
@@ -173,12 +173,12 @@ def test_clients_and_services_killed(
     _until(lambda: bool(processes(workdir, "-m fedcore client")), process)
     kill("-m fedcore client")
     wait_for(workdir, process, "rounds/00000/record.json")
-    kill("weed -logtostderr")
-    wait_for(workdir, process, "evaluations/00001-validation.json")
     kill("prefect.server.api.server")
-    try:
-        result = end(process)
-    except AssertionError:
+    kill("weed -logtostderr")
+    output, _ = process.communicate(timeout=TIMEOUT)
+    if process.returncode in (0, 3):  # the services were back before anybody gave up
+        result = json.loads(output.splitlines()[-1])
+    else:
         result = end(start(workdir, "--resume"))
     assert result["params_sha256"] == undisturbed[1]["params_sha256"]
     assert nothing_runs(workdir)
