@@ -156,10 +156,8 @@ def test_flow_killed_and_resumed(
     assert end(start(workdir, "--resume"))["params_sha256"] == undisturbed[1]["params_sha256"]
 
 
-def test_clients_and_services_killed(
-    tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]
-) -> None:
-    """Clients are started again within the round; without its services the run can be resumed."""
+def test_clients_killed(tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    """Clients are started again within the round."""
     workdir = tmp_path / "hurt"
     process = start(workdir)
 
@@ -172,14 +170,7 @@ def test_clients_and_services_killed(
     wait_for(workdir, process, "orders/north/" + _run_id(workdir, process) + "/000000.json")
     _until(lambda: bool(processes(workdir, "-m fedcore client")), process)
     kill("-m fedcore client")
-    wait_for(workdir, process, "rounds/00000/record.json")
-    kill("prefect.server.api.server")
-    kill("weed -logtostderr")
-    output, _ = process.communicate(timeout=TIMEOUT)
-    if process.returncode in (0, 3):  # the services were back before anybody gave up
-        result = json.loads(output.splitlines()[-1])
-    else:
-        result = end(start(workdir, "--resume"))
+    result = end(process)
     assert result["params_sha256"] == undisturbed[1]["params_sha256"]
     assert nothing_runs(workdir)
 
