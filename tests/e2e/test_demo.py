@@ -1,4 +1,4 @@
-"""The demo as a user runs it: to its end, and with ``kill -9`` on each of its processes.
+"""The demo as a user runs it: to its end, and with ``kill -9`` on the flow and on its clients.
 
 Each test runs the real command on real services. The killed runs must end with the very params
 of the undisturbed one.
