@@ -133,6 +133,20 @@ Reply = ClientUpdate | Evaluation | Refusal
 
 
 @dataclass(frozen=True)
+class ClientStatus:
+    """How a site's client is.
+
+    ``running``: alive, or on its way (``reason`` says what it waits for), or nobody's business here
+    (the site starts its own). ``failed``: ended without the reply; ``reason`` says why in one
+    sentence, ``permanent`` that a new start would end the same way.
+    """
+
+    state: Literal["running", "failed"]
+    reason: str = ""
+    permanent: bool = False
+
+
+@dataclass(frozen=True)
 class Survivors:
     """The sites whose updates a round sums. Stored before any noise is drawn for that sum."""
 

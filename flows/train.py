@@ -35,7 +35,7 @@ def train(plan: str, federation: str, run_id: str | None = None) -> dict[str, An
     """
     what, who = plans.load(Path(plan)), federations.load(Path(federation))
     run_id = run_id or f"{what.name}-{str(runtime.flow_run.id)[:8]}"
-    with connect(who, what.launch, logs=Path(federation).parent / "logs") as connection:
+    with connect(who, logs=Path(federation).parent / "logs") as connection:
         run = open_run(
             connection.exchange,
             what,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from fedcore.config import yaml
+from fedcore.config.job import KubernetesSite
 from fedcore.config.plan import Name, Section
 
 
@@ -28,15 +29,26 @@ class Location(Section):
         return self
 
 
+Launch = Literal["process", "kubernetes", "agent", "none"]
+"""How a site's client is started.
+
+``process``: here, as a local process. ``kubernetes``: as a Job in the site's namespace. ``agent``:
+as the same Job, by the site's own ``fedcore agent``. ``none``: by the site, by whatever means.
+"""
+
+
 class Site(Section):
     """One site as the coordinator knows it. ``data`` and ``policy`` serve ``launch: process``."""
 
+    launch: Launch | None = Field(default=None, description="unset: the federation's")
+    kubernetes: KubernetesSite | None = Field(
+        default=None, description="for launch: kubernetes; the site's chart prints it"
+    )
     data: Location | None = None
     policy: Path | None = None
     profile: str | None = Field(
         default=None, description="profile of the credentials file that holds this site's own keys"
     )
-    namespace: Name | None = Field(default=None, description="Kubernetes namespace of the site")
 
 
 class Federation(Section):
@@ -48,7 +60,22 @@ class Federation(Section):
         default=None, description="file with the profiles; unset = where boto3 looks"
     )
     signing_key: Path = Field(description="Ed25519 private key, PEM; made by `fedcore keys create`")
+    launch: Launch = Field(default="process", description="how the sites' clients are started")
     sites: dict[Name, Site] = Field(min_length=1)
+
+    def launch_of(self, site: str) -> Launch:
+        """How this site's client is started."""
+        return self.sites[site].launch or self.launch
+
+    @model_validator(mode="after")
+    def _can_be_launched(self) -> Self:
+        for name in self.sites:
+            if self.launch_of(name) == "kubernetes" and self.sites[name].kubernetes is None:
+                raise ValueError(
+                    f"site {name}: launch: kubernetes needs kubernetes: (namespace and job); "
+                    "the notes of the site's chart print it"
+                )
+        return self
 
 
 def load(path: Path) -> Federation:
@@ -62,11 +89,15 @@ def load(path: Path) -> Federation:
             update={name: base / value for name, value in paths.items() if value is not None}
         )
 
+    def rebase_kubernetes(place: KubernetesSite) -> KubernetesSite:
+        return place.model_copy(update={"kubeconfig": place.kubeconfig and base / place.kubeconfig})
+
     def rebase_site(site: Site) -> Site:
         return site.model_copy(
             update={
                 "data": site.data and rebase_location(site.data),
                 "policy": site.policy and base / site.policy,
+                "kubernetes": site.kubernetes and rebase_kubernetes(site.kubernetes),
             }
         )
 

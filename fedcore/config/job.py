@@ -39,16 +39,16 @@ class JobSettings(Section):
     image_pull_policy: Annotated[str, Field(pattern="^(IfNotPresent|Always|Never)$")] = (
         "IfNotPresent"
     )
-    image_pull_secrets: list[Name] = []
+    image_pull_secrets: list[Name] = Field(default=[])
     gpu: Gpu | None = Field(default=Gpu(), description="null: train on the CPU")
     cpu: Quantity = "4"
     memory: Quantity = "16Gi"
-    ephemeral_storage: Quantity = Field(default="2Gi", description="logs and the like")
+    ephemeral_storage: Quantity = Field(default="12Gi", description="scratch and logs together")
     scratch: Quantity = Field(default="10Gi", description="size of /scratch")
     shm: Quantity = Field(default="1Gi", description="size of /dev/shm; counts as memory")
     runtime_class: str | None = None
-    node_selector: dict[str, str] = {}
-    tolerations: list[dict[str, Any]] = []
+    node_selector: dict[str, str] = Field(default={})
+    tolerations: list[dict[str, Any]] = Field(default=[])
     affinity: dict[str, Any] | None = None
     priority_class: str | None = None
     queue: str | None = Field(

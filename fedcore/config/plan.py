@@ -183,10 +183,6 @@ class Plan(Section):
     compression: Compression = Compression()
     gates: Gates = Gates()
     timeouts: Timeouts = Timeouts()
-    launch: Literal["process", "none"] = Field(
-        default="process",
-        description="process: local client processes; none: clients are started by the sites",
-    )
 
     @model_validator(mode="after")
     def _combines(self) -> Self:

@@ -6,11 +6,13 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from fedcore.errors import ConfigError, PermanentError
-from fedcore.launch.api import ClientStatus
+from fedcore.errors import PermanentError
+from fedcore.launch.api import RUNNING, WorkOrder
 from fedcore.launch.tether import Tethered, spawn
+from fedcore.records import ClientStatus
 from fedcore.settings import inherited_environment
 
+_CLIENT = (sys.executable, "-m", "fedcore", "client")
 _RESTARTS = 3
 _PERMANENT = {error.exit_code for error in PermanentError.__subclasses__()} | {
     PermanentError.exit_code
@@ -31,18 +33,16 @@ class ProcessLauncher:
         self._orders: dict[str, tuple[str, int]] = {}
         self._starts: dict[str, int] = {}
 
-    def ensure(self, site: str, run_id: str, seq: int) -> None:
+    def ensure(self, order: WorkOrder) -> None:
+        site, place = order.site, (order.run_id, order.seq)
         client = self._clients.get(site)
         if client is not None and client.poll() is None:
             return
-        if site not in self._environments:
-            raise ConfigError(f"site {site}: launch: process needs its data and policy in the "
-                              "federation file")  # fmt: skip
-        if self._orders.get(site) != (run_id, seq):
-            self._orders[site], self._starts[site] = (run_id, seq), 0
+        if self._orders.get(site) != place:
+            self._orders[site], self._starts[site] = place, 0
         self._starts[site] += 1
         self._clients[site] = spawn(
-            [sys.executable, "-m", "fedcore", "client", run_id, "--first-order", str(seq)],
+            [*_CLIENT, order.run_id, "--first-order", str(order.seq)],
             env={**inherited_environment(), **self._environments[site]},
             log=self._logs / f"client-{site}.log",
         )
@@ -51,11 +51,11 @@ class ProcessLauncher:
         client = self._clients.get(site)
         code = client.poll() if client is not None else None
         if client is None or code is None:
-            return ClientStatus("running")
+            return RUNNING
         reason = f"its client ended with exit code {code}: {client.log_tail(1).strip()}"
         return ClientStatus("failed", reason, code in _PERMANENT or self._starts[site] > _RESTARTS)
 
-    def cancel(self, site: str) -> None:
+    def cancel(self, site: str, run_id: str) -> None:  # noqa: ARG002  # it serves one run
         client = self._clients.pop(site, None)
         if client is not None:
             client.terminate()
@@ -63,4 +63,4 @@ class ProcessLauncher:
     def close(self) -> None:
         """End every client."""
         for site in list(self._clients):
-            self.cancel(site)
+            self.cancel(site, "")

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedcore.config.federation import Federation, Site
+from fedcore.config.federation import Federation, Launch, Site
 from fedcore.config.plan import Plan
-from fedcore.errors import NotFound
+from fedcore.errors import ConfigError, NotFound, PermanentError
 from fedcore.evaluation.gates import Verdict
-from fedcore.launch.api import ExternalLauncher, Launcher
+from fedcore.launch.agent import AgentLauncher
+from fedcore.launch.api import ExternalLauncher, Launcher, LauncherBySite
 from fedcore.launch.process import ProcessLauncher
 from fedcore.server.run import RunFile
 from fedcore.store.api import Store
+from fedcore.store.calls import Calls
 from fedcore.store.connect import Keys, open_store, profile_keys
 from fedcore.store.envelope import load_key
 from fedcore.store.exchange import Exchange
+
+log = logging.getLogger("fedcore.run")
 
 
 @dataclass(frozen=True)
@@ -45,38 +50,72 @@ def server_store(federation: Federation) -> Store:
 
 
 @contextmanager
-def connect(
-    federation: Federation, launch: Literal["process", "none"], logs: Path
-) -> Iterator[Connection]:
-    """Open the exchange and a launcher; local clients end when the block does.
+def connect(federation: Federation, logs: Path) -> Iterator[Connection]:
+    """Open the exchange and the launchers; local clients end when the block does.
 
-    Raises ConfigError where the signing key, a profile or a site's data is missing.
+    The clients of other launchers outlive this process, so that a server that was killed finds
+    them at work; they end when the run does, or are cancelled when the block ends by Ctrl-C or by
+    an error that no new start would mend.
+
+    Raises ConfigError where the signing key, a profile, a kubeconfig or a site's data is missing.
     """
     store = server_store(federation)
     signing_key = load_key(federation.signing_key)
-    if launch == "none":
-        yield Connection(store, Exchange(store), signing_key, ExternalLauncher())
-        return
-    launcher = ProcessLauncher(
+    with launchers(federation, store, signing_key, logs) as launcher:
+        try:
+            yield Connection(store, Exchange(store), signing_key, launcher)
+        except (KeyboardInterrupt, PermanentError):
+            for site, reason in launcher.cancel_all().items():
+                log.warning("site %s: its client was not cancelled: %s", site, reason)
+            raise
+
+
+@contextmanager
+def launchers(
+    federation: Federation, store: Store, signing_key: Ed25519PrivateKey, logs: Path
+) -> Iterator[LauncherBySite]:
+    """What starts each site's client, as the federation file says."""
+    sites = {
+        kind: {n: site for n, site in federation.sites.items() if federation.launch_of(n) == kind}
+        for kind in get_args(Launch)
+    }
+    processes = ProcessLauncher(
         {
-            name: client_environment(federation, site)
-            for name, site in federation.sites.items()
-            if site.data is not None and site.policy is not None
+            name: client_environment(federation, name, site)
+            for name, site in sites["process"].items()
         },
         logs,
     )
-    try:
-        yield Connection(store, Exchange(store), signing_key, launcher)
-    finally:
-        launcher.close()
+    by_site: dict[str, Launcher] = dict.fromkeys(sites["process"], processes)
+    by_site |= dict.fromkeys(sites["none"], ExternalLauncher())
+    agents = AgentLauncher(Calls(store), signing_key)
+    by_site |= dict.fromkeys(sites["agent"], agents)
+    with ExitStack() as stack:
+        stack.callback(processes.close)
+        if sites["kubernetes"]:
+            # The kubernetes package takes a second to import: only where a site needs it.
+            from fedcore.launch.kubernetes import KubernetesLauncher
+
+            jobs = {name: site.kubernetes for name, site in sites["kubernetes"].items()}
+            launcher = KubernetesLauncher({n: place for n, place in jobs.items() if place})
+            stack.callback(launcher.close)
+            by_site |= dict.fromkeys(jobs, launcher)
+        yield LauncherBySite(by_site)
+        agents.close()
 
 
-def client_environment(federation: Federation, site: Site) -> dict[str, str]:
-    """The environment of one site's client: where its data and policy are, and its own keys."""
+def client_environment(federation: Federation, name: str, site: Site) -> dict[str, str]:
+    """The environment of one site's client: where its data and policy are, and its own keys.
+
+    Raises ConfigError if the federation file does not say where they are.
+    """
+    if site.data is None or site.policy is None:
+        raise ConfigError(
+            f"site {name}: launch: process needs its data and policy in the federation file"
+        )
     environment = {"FEDCORE_POLICY": str(site.policy)}
-    for name, location in (("EXCHANGE", federation.exchange), ("DATA", site.data)):
-        if location is not None:
-            environment[f"FEDCORE_{name}"] = location.model_dump_json(exclude_none=True)
+    for place, location in (("EXCHANGE", federation.exchange), ("DATA", site.data)):
+        environment[f"FEDCORE_{place}"] = location.model_dump_json(exclude_none=True)
     keys = _keys(federation, site.profile)
     if keys is not None:
         text = json.dumps(keys._asdict())

@@ -21,24 +21,32 @@ def await_replies(
     deadline = time.monotonic() + run.plan.timeouts.round
     pending = {order.site: order for order in orders}
     dropped: dict[str, str] = {}
+    waiting: dict[str, str] = {}
     for order in orders:
-        launcher.ensure(order.site, run.run_id, order.seq)
+        launcher.ensure(order)
     while pending:
         for site, order in list(pending.items()):
+            # Asked before the exchange is: a client that ended has left its reply by then.
+            status = launcher.poll(site)
             if run.exchange.has_reply(site, run.run_id, order.seq):
                 tell("reply", site=site, round_num=order.round_num, kind=order.kind)
                 del pending[site]
-                continue
-            status = launcher.poll(site)
-            if status.state == "failed" and status.permanent:
+            elif status.state == "failed" and status.permanent:
                 dropped[site] = status.reason
                 del pending[site]
             elif status.state == "failed":
                 tell("restart", site=site, reason=status.reason)
-                launcher.ensure(site, run.run_id, order.seq)
+                launcher.ensure(order)
+            elif status.reason and status.reason != waiting.get(site):
+                tell("waiting", site=site, reason=status.reason)
+                waiting[site] = status.reason
         if pending and time.monotonic() > deadline:
             late = f"no reply within {run.plan.timeouts.round:g} s"
-            return dropped | dict.fromkeys(pending, late)
+            return dropped | {site: _late(late, waiting.get(site)) for site in pending}
         if pending:
             time.sleep(run.plan.timeouts.poll)
     return dropped
+
+
+def _late(late: str, reason: str | None) -> str:
+    return f"{late}; its client: {reason}" if reason else late

@@ -30,8 +30,8 @@ class Round:
         self.orders: list[TrainOrder] = orders.train_orders(self.run, 0)
         data = {site: toy.site_store(site) for site in toy.SITES}
         launcher = toy.InlineLauncher(self.store, data)
-        for site in toy.SITES:
-            launcher.ensure(site, "run-1", 0)
+        for order in self.orders:
+            launcher.ensure(order)
         self.honest = self.update()
         self.store.delete(REPLY_KEY)
 

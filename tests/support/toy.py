@@ -21,7 +21,7 @@ from fedcore.config import plan as plans
 from fedcore.config.plan import Plan, Task
 from fedcore.config.policy import Policy
 from fedcore.data.site import SiteData
-from fedcore.launch.api import ClientStatus, Launcher
+from fedcore.launch.api import ClientStatus, Launcher, WorkOrder
 from fedcore.models.initial import build_model
 from fedcore.records import EvaluationRecord, RoundRecord
 from fedcore.server import evaluation, orders, replies, rounds
@@ -81,7 +81,6 @@ def plan(**sections: Any) -> Plan:
         "cohort": {"min_clients": 2},
         "privacy": {"clip_norm": 1.0},
         "timeouts": {"round": 20, "idle": 5, "poll": 0.001},
-        "launch": "none",
         **sections,
     }
     return plans.Plan.model_validate(fields)
@@ -130,7 +129,8 @@ class InlineLauncher:
         self._absent = absent
         self._exchange = Exchange(store)
 
-    def ensure(self, site: str, run_id: str, seq: int) -> None:
+    def ensure(self, order: WorkOrder) -> None:
+        site, run_id, seq = order.site, order.run_id, order.seq
         if site in self._absent or self._exchange.has_reply(site, run_id, seq):
             return
         reply = self._clients[site].answer(run_id, seq)
@@ -141,7 +141,7 @@ class InlineLauncher:
         gone = site in self._absent
         return ClientStatus("failed" if gone else "running", "switched off", permanent=gone)
 
-    def cancel(self, site: str) -> None:
+    def cancel(self, site: str, run_id: str) -> None:
         """Nothing runs."""
 
 
