@@ -226,15 +226,15 @@ def _ask(function: Callable[..., Any], *args: Any, **kwargs: Any) -> urllib3.HTT
     kwargs.setdefault("_request_timeout", (_CONNECT, _READ))
     try:
         answer: urllib3.HTTPResponse = function(*args, **kwargs, _preload_content=False)
-        if answer.status < 300:
-            return answer
-        body = answer.data.decode(errors="replace")
-    except ApiException as error:  # TLS, which the client reports as an answer with status 0
-        raise ApiError(0, str(error.reason)) from error
+    except ApiException as error:
+        wait = str((error.headers or {}).get("Retry-After", ""))
+        message = _message(str(error.body or error.reason))
+        raise ApiError(
+            int(error.status or 0), message, float(wait) if wait.isdigit() else None
+        ) from error
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise ApiError(0, str(error)) from error
-    wait = answer.headers.get("Retry-After", "")
-    raise ApiError(answer.status, _message(body), float(wait) if wait.isdigit() else None)
+    return answer
 
 
 def _message(body: str) -> str:

@@ -25,6 +25,7 @@ log = logging.getLogger("fedcore.run")
 _LOG_LINES = 40
 _MAX_DELAY = 10.0
 _MAX_ATTEMPTS = 20
+_WORTH_TELLING = 3.0  # seconds: every pod is late for a moment
 
 
 @dataclass
@@ -158,7 +159,8 @@ class KubernetesLauncher:
         elif self._patience_is_over(client, place):
             found = Finding(found.reason, hopeless=True, pod=found.pod)
         if not (found.ended or found.hopeless):
-            return ClientStatus("running", found.reason or place.trouble())
+            passing = found.pending and self._waited(client) < _WORTH_TELLING
+            return ClientStatus("running", place.trouble() or ("" if passing else found.reason))
         reason = found.reason
         if (last := place.last_line(found.pod)) is not None:
             reason = f"{reason}: {last}"
@@ -167,10 +169,14 @@ class KubernetesLauncher:
         return ClientStatus("failed", reason, permanent=found.hopeless)
 
     @staticmethod
-    def _patience_is_over(client: _Client, place: _Place) -> bool:
+    def _waited(client: _Client) -> float:
+        """For how long the client has been pending, from the first time this is asked."""
         now = time.monotonic()
         client.pending_since = client.pending_since or now
-        return now - client.pending_since >= place.where.job.pending_seconds
+        return now - client.pending_since
+
+    def _patience_is_over(self, client: _Client, place: _Place) -> bool:
+        return self._waited(client) >= place.where.job.pending_seconds
 
     @staticmethod
     def _tell_failures(client: _Client, pods: list[Object], place: _Place) -> None:
