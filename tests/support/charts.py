@@ -56,9 +56,7 @@ def render(
 
 def only(manifests: list[Manifest], kind: str, name: str | None = None) -> Manifest:
     """The one object of this kind (and name)."""
-    found = [
-        m for m in manifests if m["kind"] == kind and name in (None, m["metadata"]["name"])
-    ]
+    found = [m for m in manifests if m["kind"] == kind and name in (None, m["metadata"]["name"])]
     assert len(found) == 1, f"{len(found)} objects of kind {kind} named {name}"
     return found[0]
 
