@@ -22,8 +22,8 @@ from fedcore.data.phantoms.writer import write_federation
 from fedcore.local import Stack, isolation_table
 from fedcore.store import envelope
 from fedcore.store.api import Store
-from fedcore.store.connect import Keys
-from fedcore.store.s3 import connect
+from fedcore.store.connect import Keys, open_store
+from fedcore.store.patient import PatientStore
 
 OnStage = Callable[[str, int], Callable[[], None]]
 """Called as a stage begins with its name and number of steps; returns what to call a step."""
@@ -98,12 +98,9 @@ def _make_data(stack: Stack, specs: tuple[SiteSpec, ...], seed: int, on_stage: O
 def site_store(stack: Stack, site: str) -> Store:
     """A site's own bucket, with the site's own credential."""
     credential = stack.credential(site)
-    return connect(
-        bucket=stack.site_bucket(site),
-        endpoint=stack.s3_endpoint,
-        access_key=credential.access_key,
-        secret_key=credential.secret_key,
-    )
+    place = Location(bucket=stack.site_bucket(site), endpoint=stack.s3_endpoint)
+    keys = Keys(credential.access_key, credential.secret_key)
+    return PatientStore(open_store(place, keys=keys), trusted=True)
 
 
 def _write_federation(

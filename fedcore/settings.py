@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fedcore.config.federation import Location
 from fedcore.errors import ConfigError
+
+
+SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
 
 class Keys(BaseModel):
@@ -34,6 +38,27 @@ class ClientSettings(BaseSettings):
     data_keys: Keys | None = None
 
 
+class AgentSettings(ClientSettings):
+    """An agent's surroundings: the client's, and how and where it makes Jobs."""
+
+    job: Path
+    namespace: str | None = None
+    kubeconfig: Path | None = None
+    poll: float = Field(default=5.0, gt=0)
+
+    def own_namespace(self) -> str:
+        """The namespace given, or that of this pod. Raises ConfigError if this is no pod."""
+        if self.namespace is not None:
+            return self.namespace
+        try:
+            return _POD_NAMESPACE.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigError(
+                "environment variable FEDCORE_NAMESPACE: needed outside a pod"
+            ) from error
+
+
+_POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _INHERITED = ("PATH", "HOME", "LANG", "PYTHONPATH", "TMPDIR", "SSL_CERT_FILE")
 
 
@@ -44,8 +69,17 @@ def inherited_environment() -> dict[str, str]:
 
 def client_settings() -> ClientSettings:
     """Read the environment. Raises ConfigError that names each missing or wrong variable."""
+    return _read(ClientSettings)
+
+
+def agent_settings() -> AgentSettings:
+    """Read the environment. Raises ConfigError that names each missing or wrong variable."""
+    return _read(AgentSettings)
+
+
+def _read(kind: type[SettingsT]) -> SettingsT:
     try:
-        return ClientSettings()  # type: ignore[call-arg]
+        return kind()
     except ValidationError as error:
         faults = [
             f"environment variable FEDCORE_{'__'.join(map(str, item['loc'])).upper()}: "
@@ -66,6 +100,7 @@ def use_prefect(api_url: str | None, home: Path) -> None:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "fedcore",
+        "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # the stack's watchdog also logs
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     }
     if api_url is not None:

@@ -33,9 +33,9 @@ class RunProgress(logging.Handler):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Follow the server's log while the block runs."""
-        log = logging.getLogger("fedcore.run")
-        log.setLevel(logging.INFO)
+        """Follow the server's events, and every warning, while the block runs."""
+        logging.getLogger("fedcore.run").setLevel(logging.INFO)
+        log = logging.getLogger("fedcore")
         log.addHandler(self)
         try:
             yield
@@ -45,6 +45,8 @@ class RunProgress(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         facts = getattr(record, "event", None)
         if facts is None:
+            if record.levelno >= logging.WARNING:
+                console.print(record.getMessage(), markup=False, highlight=False)
             return
         match facts["event"]:
             case "run":

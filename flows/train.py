@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 from prefect import flow, runtime
 from prefect.artifacts import create_table_artifact
 from prefect.logging.handlers import APILogWorker
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from fedcore.config import federation as federations
 from fedcore.config import plan as plans
+from fedcore.config.federation import Federation
+from fedcore.config.plan import Plan
+from fedcore.errors import ServiceUnavailable
 from fedcore.launch.api import Launcher
 from fedcore.models.initial import build_model
 from fedcore.records import EvaluationRecord, RoundRecord
-from fedcore.server.connect import connect
+from fedcore.server.connect import connect, server_store
 from fedcore.server.evaluation import next_round
 from fedcore.server.events import tell
+from fedcore.server.result import result_of
 from fedcore.server.run import Run, open_run, record_of
+from fedcore.store.envelope import load_key
+from fedcore.store.exchange import Exchange
 from fedcore.training.state import get_params
 from flows import tasks
 from flows.release import release_model
+
+_TABLE_RETRIES = 3
+"""Of Prefect's client, after 2, 4 and 8 s: a table is not worth more of the run's time."""
+
+log = logging.getLogger("fedcore.run")
 
 
 @flow(name="train", persist_result=False)
@@ -54,11 +68,33 @@ def train(plan: str, federation: str, run_id: str | None = None) -> dict[str, An
 
 
 def train_here(plan: Path, federation: Path, run_id: str) -> dict[str, Any]:
-    """Run the flow in this process; what it logged has reached Prefect when this returns."""
+    """Run the flow in this process; what it logged has reached Prefect when this returns.
+
+    A run that is over is over, even if Prefect is away when it is to be told so. Raises
+    ServiceUnavailable if it is away before that, where the run needs it: at its start.
+    """
     try:
         return train(plan=str(plan), federation=str(federation), run_id=run_id)
+    except (httpx.TransportError, httpx.HTTPStatusError) as error:
+        finished = _finished(plans.load(plan), federations.load(federation), run_id)
+        if finished is None:
+            raise ServiceUnavailable(
+                f"Prefect's server at {PREFECT_API_URL.value()} does not answer: {error}; is it "
+                "up? --resume goes on with the run, if it had begun"
+            ) from error
+        return finished
     finally:
         APILogWorker.drain_all(timeout=5)
+
+
+def _finished(plan: Plan, federation: Federation, run_id: str) -> dict[str, Any] | None:
+    """What came of the run, by the exchange; None if it is not over."""
+    exchange = Exchange(server_store(federation))
+    version = exchange.record(run_id, "release", int)
+    if version is None:
+        return None
+    population, key = tuple(sorted(federation.sites)), load_key(federation.signing_key)
+    return result_of(Run(run_id, plan, population, exchange, key), version)
 
 
 def train_round(run: Run, round_num: int, launcher: Launcher) -> None:
@@ -75,7 +111,7 @@ def train_round(run: Run, round_num: int, launcher: Launcher) -> None:
 
 
 def show(record: RoundRecord, evaluation: EvaluationRecord) -> None:
-    """The round as a table in Prefect's UI, and as an event."""
+    """The round as an event, and as a table in Prefect's UI if Prefect is there to take it."""
     auc = _macro_auc(evaluation.summary)
     tell(
         "round",
@@ -85,11 +121,15 @@ def show(record: RoundRecord, evaluation: EvaluationRecord) -> None:
         dropped=dict(record.dropped),
         record=record,
     )
-    create_table_artifact(
-        key=f"round-{record.run_id}-{record.round_num:05d}",
-        description=f"Round {record.round_num} of {record.run_id}: macro AUC {auc}",
-        table=[_row(site, record, evaluation) for site in record.cohort],
-    )
+    try:
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: _TABLE_RETRIES}):
+            create_table_artifact(
+                key=f"round-{record.run_id}-{record.round_num:05d}",
+                description=f"Round {record.round_num} of {record.run_id}: macro AUC {auc}",
+                table=[_row(site, record, evaluation) for site in record.cohort],
+            )
+    except (httpx.TransportError, httpx.HTTPStatusError) as error:
+        log.warning("Prefect has no table of round %d: %s", record.round_num, error)
 
 
 def _row(site: str, record: RoundRecord, evaluation: EvaluationRecord) -> dict[str, Any]:

@@ -8,13 +8,22 @@ from fedcore.settings import Keys as KeySettings
 from fedcore.settings import client_settings
 from fedcore.store.connect import Keys, open_store
 from fedcore.store.exchange import Exchange
+from fedcore.store.patient import PatientStore
 
 
 def connect() -> Client:
-    """The client that the environment describes. Raises ConfigError that names each variable."""
+    """The client that the environment describes. Raises ConfigError that names each variable.
+
+    It waits for its stores from the first moment on: it may be started in the middle of an outage.
+    """
     settings = client_settings()
-    exchange = open_store(settings.exchange, keys=_plain(settings.exchange_keys))
-    data = open_store(settings.data, keys=_plain(settings.data_keys))
+    exchange, data = (
+        PatientStore(open_store(place, keys=_plain(keys)), trusted=True)
+        for place, keys in (
+            (settings.exchange, settings.exchange_keys),
+            (settings.data, settings.data_keys),
+        )
+    )
     return Client(policies.load(settings.policy), Exchange(exchange), data)
 
 

@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fedcore.config.federation import Federation, Launch, Site
 from fedcore.config.plan import Plan
 from fedcore.errors import ConfigError, NotFound, PermanentError
-from fedcore.evaluation.gates import Verdict
 from fedcore.launch.agent import AgentLauncher
 from fedcore.launch.api import ExternalLauncher, Launcher, LauncherBySite
 from fedcore.launch.process import ProcessLauncher
@@ -26,6 +25,7 @@ from fedcore.store.calls import Calls
 from fedcore.store.connect import Keys, open_store, profile_keys
 from fedcore.store.envelope import load_key
 from fedcore.store.exchange import Exchange
+from fedcore.store.patient import PatientStore
 
 log = logging.getLogger("fedcore.run")
 
@@ -59,7 +59,7 @@ def connect(federation: Federation, logs: Path) -> Iterator[Connection]:
 
     Raises ConfigError where the signing key, a profile, a kubeconfig or a site's data is missing.
     """
-    store = server_store(federation)
+    store = PatientStore(server_store(federation))
     signing_key = load_key(federation.signing_key)
     with launchers(federation, store, signing_key, logs) as launcher:
         try:
@@ -137,11 +137,18 @@ def new_run_id(plan: Plan) -> str:
 
 
 def unfinished_run(federation: Federation, plan: Plan) -> str:
-    """The newest run of exactly this plan that has no verdict yet. Raises NotFound."""
+    """The newest run of exactly this plan that released nothing yet, or else the newest one.
+
+    What is finished only tells its result again: it may have been killed before it could. Raises
+    NotFound if this plan was never run.
+    """
     exchange = Exchange(server_store(federation))
     opened = [exchange.record(run_id, "run", RunFile) for run_id in exchange.runs()]
     ours = [run for run in opened if run is not None and run.plan_digest == plan.digest]
-    for run in sorted(ours, key=lambda run: run.created, reverse=True):
-        if exchange.record(run.run_id, "verdict", Verdict) is None:
-            return run.run_id
-    raise NotFound("there is no unfinished run of this plan to resume; start one without --resume")
+    newest = [run.run_id for run in sorted(ours, key=lambda run: run.created, reverse=True)]
+    for run_id in newest:
+        if exchange.record(run_id, "release", int) is None:
+            return run_id
+    if newest:
+        return newest[0]
+    raise NotFound("there is no run of this plan to resume; start one without --resume")

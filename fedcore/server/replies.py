@@ -10,6 +10,9 @@ from fedcore.records import EvalOrder, TrainOrder
 from fedcore.server.events import tell
 from fedcore.server.run import Run
 
+_OUTAGE = 1.0
+"""Seconds after which an exchange that does not answer is taken to be away."""
+
 
 def await_replies(
     run: Run, orders: Sequence[TrainOrder] | Sequence[EvalOrder], launcher: Launcher
@@ -28,7 +31,11 @@ def await_replies(
         for site, order in list(pending.items()):
             # Asked before the exchange is: a client that ended has left its reply by then.
             status = launcher.poll(site)
-            if run.exchange.has_reply(site, run.run_id, order.seq):
+            asked = time.monotonic()
+            arrived = run.exchange.has_reply(site, run.run_id, order.seq)
+            spent = time.monotonic() - asked
+            deadline += spent if spent > _OUTAGE else 0.0  # no site could reply meanwhile
+            if arrived:
                 tell("reply", site=site, round_num=order.round_num, kind=order.kind)
                 del pending[site]
             elif status.state == "failed" and status.permanent:
