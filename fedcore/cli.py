@@ -186,6 +186,72 @@ def client(
     connect().run(run_id, first_order)
 
 
+@app.command()
+def agent() -> None:
+    """Start a site's clients from within, where the hospital lets nobody call in.
+
+    Polls the exchange for what the server asks of the site, and makes the Job in its own
+    namespace; outbound only. Reads what `fedcore client` reads, and FEDCORE_JOB (the file with
+    the Job's settings); outside a pod also FEDCORE_NAMESPACE and FEDCORE_KUBECONFIG.
+    """
+    from fedcore.agent import connect
+    from fedcore.settings import agent_settings
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    settings = agent_settings()
+    connect(settings).run(settings.poll)
+
+
+@app.command()
+def probe(
+    foreign_bucket: Annotated[
+        list[str] | None, typer.Option(help="A bucket that must be refused. Repeatable.")
+    ] = None,
+    unreachable: Annotated[
+        list[str] | None, typer.Option(help="host:port that must not connect. Repeatable.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Prove a site's isolation from within: what a client can reach, and what it cannot.
+
+    `helm test` runs it in the site's namespace. Reads what `fedcore client` reads. Exit code 1 if
+    anything is not as it must be.
+    """
+    from fedcore.probe import probe as attempts
+    from fedcore.settings import client_settings
+
+    rows = [
+        {"attempt": row.attempt, "expected": row.expected, "happened": row.happened,
+         "as expected": row.as_expected}
+        for row in attempts(
+            client_settings(),
+            foreign_buckets=foreign_bucket or (),
+            unreachable=unreachable or (),
+        )
+    ]  # fmt: skip
+    show_rows("Isolation, from within", rows)
+    _json({"isolated": all(row["as expected"] for row in rows), "rows": rows}, as_json=as_json)
+    raise typer.Exit(0 if all(row["as expected"] for row in rows) else 1)
+
+
+@app.command()
+def coordinate(
+    plan: PlanFile,
+    federation: FederationFile = DEFAULT_FEDERATION,
+) -> None:
+    """Offer the flows in the Prefect server that PREFECT_API_URL names, until ended.
+
+    Started again, it takes up the runs that it was at work on: a server's pod may be moved at any
+    moment. PLAN is what a run from Prefect's UI trains unless told otherwise.
+    """
+    from fedcore.settings import use_prefect
+
+    use_prefect(None, federation.resolve().parent / "prefect")
+    from flows.coordinate import coordinate as serve_and_resume
+
+    serve_and_resume(plan=plan, federation=federation)
+
+
 @plan_app.command("check")
 def plan_check(plan: PlanFile, as_json: Json = False) -> None:
     """Validate a plan: every fault with its line and the way out."""

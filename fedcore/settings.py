@@ -12,7 +12,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from fedcore.config.federation import Location
 from fedcore.errors import ConfigError
 
-
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 
 

@@ -31,15 +31,19 @@ from fedcore.store.envelope import load_key
 from fedcore.store.exchange import Exchange
 from fedcore.training.state import get_params
 from flows import tasks
+from flows.cancel import end_clients, run_id_of
 from flows.release import release_model
 
 _TABLE_RETRIES = 3
 """Of Prefect's client, after 2, 4 and 8 s: a table is not worth more of the run's time."""
 
+_AWAY = (httpx.TransportError, httpx.HTTPStatusError)
+"""What Prefect's client raises, in the end, when the server does not answer or not as it should."""
+
 log = logging.getLogger("fedcore.run")
 
 
-@flow(name="train", persist_result=False)
+@flow(name="train", persist_result=False, on_cancellation=[end_clients])
 def train(plan: str, federation: str, run_id: str | None = None) -> dict[str, Any]:
     """Train the plan with the federation's sites, judge the model and release it.
 
@@ -48,7 +52,7 @@ def train(plan: str, federation: str, run_id: str | None = None) -> dict[str, An
     run_id: give that of an earlier run to resume it; a retry of this flow run resumes by itself.
     """
     what, who = plans.load(Path(plan)), federations.load(Path(federation))
-    run_id = run_id or f"{what.name}-{str(runtime.flow_run.id)[:8]}"
+    run_id = run_id or run_id_of(what.name, runtime.flow_run.id)
     with connect(who, logs=Path(federation).parent / "logs") as connection:
         run = open_run(
             connection.exchange,
@@ -75,7 +79,9 @@ def train_here(plan: Path, federation: Path, run_id: str) -> dict[str, Any]:
     """
     try:
         return train(plan=str(plan), federation=str(federation), run_id=run_id)
-    except (httpx.TransportError, httpx.HTTPStatusError) as error:
+    except Exception as error:
+        if not isinstance(error, _AWAY) and not isinstance(error.__cause__, _AWAY):
+            raise
         finished = _finished(plans.load(plan), federations.load(federation), run_id)
         if finished is None:
             raise ServiceUnavailable(
@@ -128,7 +134,7 @@ def show(record: RoundRecord, evaluation: EvaluationRecord) -> None:
                 description=f"Round {record.round_num} of {record.run_id}: macro AUC {auc}",
                 table=[_row(site, record, evaluation) for site in record.cohort],
             )
-    except (httpx.TransportError, httpx.HTTPStatusError) as error:
+    except _AWAY as error:
         log.warning("Prefect has no table of round %d: %s", record.round_num, error)
 
 

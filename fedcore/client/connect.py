@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from fedcore.client.loop import Client
 from fedcore.config import policy as policies
-from fedcore.settings import Keys as KeySettings
 from fedcore.settings import client_settings
-from fedcore.store.connect import Keys, open_store
+from fedcore.store.connect import keys_of, open_store
 from fedcore.store.exchange import Exchange
 from fedcore.store.patient import PatientStore
 
@@ -18,16 +17,10 @@ def connect() -> Client:
     """
     settings = client_settings()
     exchange, data = (
-        PatientStore(open_store(place, keys=_plain(keys)), trusted=True)
+        PatientStore(open_store(place, keys=keys_of(keys)), trusted=True)
         for place, keys in (
             (settings.exchange, settings.exchange_keys),
             (settings.data, settings.data_keys),
         )
     )
     return Client(policies.load(settings.policy), Exchange(exchange), data)
-
-
-def _plain(keys: KeySettings | None) -> Keys | None:
-    if keys is None:
-        return None
-    return Keys(keys.access_key, keys.secret_key.get_secret_value())

@@ -6,6 +6,7 @@ import configparser
 from pathlib import Path
 from typing import NamedTuple
 
+from fedcore import settings
 from fedcore.config.federation import Location
 from fedcore.errors import ConfigError
 from fedcore.store.api import Store
@@ -34,6 +35,13 @@ def profile_keys(profile: str, credentials_file: Path) -> Keys:
             f"{credentials_file}: no keys for profile {profile!r} ({error}); it needs "
             "aws_access_key_id and aws_secret_access_key"
         ) from error
+
+
+def keys_of(setting: settings.Keys | None) -> Keys | None:
+    """The keys that a process was given in its environment."""
+    if setting is None:
+        return None
+    return Keys(setting.access_key, setting.secret_key.get_secret_value())
 
 
 def open_store(
