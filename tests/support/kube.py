@@ -76,7 +76,7 @@ from kube_scenarios import (
     Unschedulable,
 )  # fmt: skip
 from kube_status import CONFIG_MAPS, JOBS, NAMESPACES, PODS, SECRETS, ApiError, expired
-from kube_store import Object, Store
+from kube_store import Errors, Object, Store
 
 __all__ = [
     "ADMIN", "GPU_ABSENT", "GPU_BUSY", "NO_SUCH_NODE", "SERVER", "TAINTED", "USER", "CannotStart",
@@ -103,10 +103,12 @@ class KubeApi:
         self._root = Path(tempfile.mkdtemp(prefix="kube-"))
         self.store, self.access = Store(history), Access()
         self.requests, self._faults, self._scenarios = Requests(), Faults(), Scenarios()
+        self._errors: Errors = []
         self._kubelet = Kubelet(
-            self.store, self._scenarios, runner or ProcessRunner(), self._root, grace
-        )
-        self._jobs = JobController(self.store, self._scenarios, backoff)
+            self.store, self._scenarios, self._errors, runner or ProcessRunner(), self._root,
+            grace,
+        )  # fmt: skip
+        self._jobs = JobController(self.store, self._scenarios, self._errors, backoff)
         self._api = Api(self.store, self.access, self._scenarios, self._kubelet.read_log)
         self._bookmarks = bookmarks
         self._server: Server | None = None
@@ -133,8 +135,8 @@ class KubeApi:
 
     def check(self) -> None:
         """Raise what the stand-in or a runner fell over, if anything."""
-        for error in (*self._jobs.errors, *self._kubelet.errors):
-            raise error
+        if self._errors:
+            raise self._errors[0]
 
     # the server
 
@@ -149,7 +151,7 @@ class KubeApi:
             try:
                 self._server = Server(
                     self.port, self.store, self._api, self.access, self._faults,
-                    self.requests, self._bookmarks,
+                    self.requests, self._bookmarks, self._errors,
                 )  # fmt: skip
             except OSError:
                 if attempt == 49:

@@ -5,6 +5,7 @@ As much of ``pkg/apis/batch`` as a Job of fedcore's can get wrong, in its words.
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
 from collections.abc import Iterator
@@ -95,7 +96,14 @@ def _spec(spec: dict[str, Any]) -> Faults:
         if spec.get(field, 0) < 0:
             yield _invalid(f"spec.{field}", spec[field], "must be greater than or equal to 0")
     pod, policy = spec["template"]["spec"], spec.get("podFailurePolicy")
-    if not pod.get("containers"):
+    containers = {container["name"] for container in pod.get("containers", ())}
+    for index, rule in enumerate((policy or {}).get("rules", ())):
+        yield from _rule(f"spec.podFailurePolicy.rules[{index}]", rule, containers)
+    if policy and spec["podReplacementPolicy"] != "Failed":
+        value = spec["podReplacementPolicy"]
+        why = f'Unsupported value: "{value}": supported values: "Failed"'
+        yield "FieldValueNotSupported", "spec.podReplacementPolicy", why
+    if not containers:
         yield "FieldValueRequired", "spec.template.spec.containers", "Required value"
     restart = pod.get("restartPolicy")
     path = "spec.template.spec.restartPolicy"
@@ -105,13 +113,6 @@ def _spec(spec: dict[str, Any]) -> Faults:
     elif policy and restart != "Never":
         why = 'only "Never" is supported when podFailurePolicy is specified'
         yield _invalid(path, f'"{restart}"', why)
-    if policy and spec["podReplacementPolicy"] != "Failed":
-        value = spec["podReplacementPolicy"]
-        why = f'Unsupported value: "{value}": supported values: "Failed"'
-        yield "FieldValueNotSupported", "spec.podReplacementPolicy", why
-    containers = {container["name"] for container in pod.get("containers", ())}
-    for index, rule in enumerate((policy or {}).get("rules", ())):
-        yield from _rule(f"spec.podFailurePolicy.rules[{index}]", rule, containers)
 
 
 def _rule(path: str, rule: dict[str, Any], containers: set[str]) -> Faults:
@@ -133,7 +134,9 @@ def _rule(path: str, rule: dict[str, Any], containers: set[str]) -> Faults:
     if codes.get("operator") == "In" and 0 in values:
         yield _invalid(f"{where}.values[{values.index(0)}]", 0, "must not be 0 for the In operator")
     if values != sorted(values):
-        yield _invalid(f"{where}.values", values, "must be ordered")
+        yield _invalid(
+            f"{where}.values", json.dumps(values, separators=(",", ":")), "must be ordered"
+        )
     if not values:
         why = "Invalid value: []: at least one value is required"
         yield "FieldValueInvalid", f"{where}.values", why

@@ -18,8 +18,8 @@ from urllib.parse import parse_qsl, urlsplit
 from kube_access import Access
 from kube_api import Api, Query, Reply, wanted
 from kube_faults import Fault, Faults, Request, Requests
-from kube_status import RESOURCES, ApiError, failure, of_code
-from kube_store import Object, Store, Subscription
+from kube_status import RESOURCES, ApiError, bad_request, failure, of_code
+from kube_store import Errors, Object, Store, Subscription
 
 _ROUTE = re.compile(
     r"/(?:api|apis/(?P<group>[^/]+))/v1(?:/namespaces/(?P<namespace>[^/]+))?"
@@ -43,12 +43,13 @@ class Server(ThreadingHTTPServer):
 
     def __init__(
         self, port: int, store: Store, api: Api, access: Access, faults: Faults,
-        requests: Requests, bookmarks: float,
+        requests: Requests, bookmarks: float, errors: Errors,
     ) -> None:  # fmt: skip
         super().__init__(("127.0.0.1", port), _Connection)
         self.store, self.api, self.access = store, api, access
         self.faults, self.requests, self.bookmarks = faults, requests, bookmarks
         self.closing = threading.Event()
+        self.errors = errors
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
         self._watches: dict[Subscription, Request] = {}
@@ -121,8 +122,11 @@ class _Connection(BaseHTTPRequestHandler):
             self._route(url.path, query, raw)
         except ApiError as error:
             self._refuse(error)
-        except (Cut, BrokenPipeError, ConnectionResetError):
+        except (Cut, OSError):  # by a fault, or the client has gone
             self._cut()
+        except Exception as error:
+            self.server.errors.append(error)
+            self._refuse(failure(500, "InternalError", f"the stand-in is wrong: {error!r}"))
 
     do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
 
@@ -200,7 +204,9 @@ class _Connection(BaseHTTPRequestHandler):
 
     def _watch(self, request: Request, query: Query, fault: Fault | None) -> None:
         given = query.get("resourceVersion") or "0"
-        since = None if given == "0" else int(given)
+        if not given.isdigit():
+            raise bad_request(f"invalid resource version: resourceVersion: {given}")
+        since = int(given) or None
         self._head(200, "application/json", {"Transfer-Encoding": "chunked"})
         self.end_headers()
         try:

@@ -32,7 +32,7 @@ from kube_policy import (
 )  # fmt: skip
 from kube_scenarios import NoPods, Scenarios
 from kube_status import JOBS, PODS, ApiError
-from kube_store import FOREGROUND, ORPHAN, Event, Events, Object, Store, copy, now
+from kube_store import FOREGROUND, ORPHAN, Errors, Event, Events, Object, Store, copy, now
 
 Key = tuple[str, str]
 _RETRY = 0.2  # seconds until pods that were refused are tried again
@@ -56,14 +56,13 @@ class JobController:
     ``base``: seconds of back-off after the first failure (10 in a cluster).
     """
 
-    def __init__(self, store: Store, scenarios: Scenarios, base: float) -> None:
+    def __init__(self, store: Store, scenarios: Scenarios, errors: Errors, base: float) -> None:
         self._store, self._scenarios, self._base = store, scenarios, base
+        self._errors = errors
         self._events: Events = queue.SimpleQueue()
         self._readers = [store.watch(what, "", None, self._events) for what in (JOBS, PODS)]
         self._due: list[tuple[float, Key]] = []
         self._memory: dict[Key, _Memory] = {}
-        self.errors: list[BaseException] = []
-        """What the controller itself fell over; empty, or the stand-in is wrong."""
         self._thread = threading.Thread(target=self._run, daemon=True, name="kube-jobs")
         self._thread.start()
 
@@ -93,7 +92,7 @@ class JobController:
                 try:
                     self._sync(key)
                 except Exception as error:  # a thread's end would only be silence
-                    self.errors.append(error)
+                    self._errors.append(error)
 
     def _key(self, event: Event) -> Key | None:
         meta = event.object["metadata"]

@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from kube_scenarios import (
     Unschedulable,
 )  # fmt: skip
 from kube_status import PODS
-from kube_store import Event, Events, Object, Store, now
+from kube_store import Errors, Event, Events, Object, Store, now
 
 _LOOK = 0.05
 _KILLED = 137
@@ -43,12 +44,11 @@ class Kubelet:
     """
 
     def __init__(
-        self, store: Store, scenarios: Scenarios, runner: Runner, root: Path, grace: float
-    ) -> None:
+        self, store: Store, scenarios: Scenarios, errors: Errors, runner: Runner, root: Path,
+        grace: float,
+    ) -> None:  # fmt: skip
         self.store, self.scenarios, self.runner = store, scenarios, runner
-        self.root, self.grace = root, grace
-        self.errors: list[BaseException] = []
-        """What runners or the stand-in itself raised; empty, or a test should know."""
+        self.root, self.grace, self.errors = root, grace, errors
         self._events: Events = queue.SimpleQueue()
         self._reader = store.watch(PODS, "", None, self._events)
         self._lives: dict[str, Life] = {}
@@ -87,9 +87,7 @@ class Kubelet:
                 self._lives[uid] = life = Life(self, event.object)
                 life.start()
             elif event.kind == "DELETED":
-                life = self._lives.pop(uid, None)
-                if life is not None:
-                    life.remove()
+                self._lives.pop(uid).remove()
             elif "deletionTimestamp" in event.object["metadata"]:
                 self._lives[uid].end(event.object["metadata"]["deletionGracePeriodSeconds"])
 
@@ -193,8 +191,7 @@ class Life(threading.Thread):
             try:
                 self._container = container(self._pod, self._kubelet.store, self.folder)
             except NotYet as error:
-                reason, message = error.reason, str(error)
-                self._change(lambda pod, r=reason, m=message: _waiting(pod, r, m))
+                self._change(partial(_waiting, reason=error.reason, message=str(error)))
                 self.left.wait(_LOOK)
             else:
                 return True

@@ -117,7 +117,7 @@ def unauthorized() -> ApiError:
 
 def invalid(resource: Resource, name: str, faults: Sequence[tuple[str, str, str]]) -> ApiError:
     """422; ``faults``: (reason, field, message) of each."""
-    listed = [f"{field}: {message}" for _, field, message in faults]
+    listed = list(dict.fromkeys(f"{field}: {message}" for _, field, message in faults))
     text = listed[0] if len(listed) == 1 else f"[{', '.join(listed)}]"
     kind = f"{resource.kind}.{resource.group}" if resource.group else resource.kind
     causes = [{"reason": r, "message": m, "field": f} for r, f, m in faults]

@@ -45,6 +45,8 @@ class Event:
         return int(self.object["metadata"]["resourceVersion"])
 
 
+Errors = list[BaseException]
+"""What the stand-in itself fell over; empty, or a test should know."""
 Events = queue.SimpleQueue[Event | BaseException | None]
 
 
