@@ -168,9 +168,10 @@ class Mirror:
                 self._watch()
                 delay = 0.1  # ended by the server, as watches are
             except ApiError as error:
-                self.problem = error
                 if error.status == _GONE:
                     self._version = None
+                else:
+                    self.problem = error
                 delay = min(max(2 * delay, error.retry_after or 0.5), _MAX_DELAY)
 
     def _list(self) -> None:

@@ -103,7 +103,7 @@ class KubernetesLauncher:
             return
         try:
             if not place.listed():
-                client.status = ClientStatus("running", place.silence())
+                client.status = ClientStatus("running", place.trouble())
             else:
                 client.job = place.adopt(client.order) or self._create(client, place)
                 client.status, client.delay = RUNNING, 0.0
@@ -221,10 +221,6 @@ class _Place:
             if mirror.problem is not None and not mirror.problem.temporary:
                 raise mirror.problem
         return bool(mirrors) and all(mirror.listed.is_set() for mirror in mirrors)
-
-    def silence(self) -> str:
-        """Why it is not known yet which Jobs there are."""
-        return self.trouble() or f"looking into namespace {self.where.namespace}"
 
     def trouble(self) -> str:
         """What keeps the watches from seeing, if anything does."""
