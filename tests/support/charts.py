@@ -7,6 +7,7 @@ files (job, policy, exchange, data, federation) anew from the models that read t
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,13 @@ from fedcore.config.policy import Policy
 HELM = Path(__file__).parents[2] / "helm"
 SITE = HELM / "fedcore-site"
 SERVER = HELM / "fedcore-server"
+
+EXAMPLES = [
+    (chart.name, path.name.removesuffix("-values.yaml"))
+    for chart in (SITE, SERVER)
+    for path in sorted((chart / "ci").glob("*-values.yaml"))
+]
+"""Every chart's name with each of its examples."""
 
 Manifest = dict[str, Any]
 
@@ -54,11 +62,46 @@ def render(
     ]
 
 
+def notes(chart: Path, given: dict[str, Any], *, namespace: str = "fedcore-north") -> str:
+    """What Helm prints after an install."""
+    with helm.Chart.load(chart) as loaded:
+        texts = loaded.render(given, name="north", namespace=namespace)
+    return texts[f"{chart.name}/templates/NOTES.txt"]
+
+
+def pod_specs(manifests: list[Manifest]) -> dict[str, Manifest]:
+    """The spec of each pod that these objects make, by the object's name."""
+    return {
+        m["metadata"]["name"]: m["spec"] if m["kind"] == "Pod" else m["spec"]["template"]["spec"]
+        for m in manifests
+        if m["kind"] in ("Pod", "Deployment", "Job")
+    }
+
+
 def only(manifests: list[Manifest], kind: str, name: str | None = None) -> Manifest:
     """The one object of this kind (and name)."""
     found = [m for m in manifests if m["kind"] == kind and name in (None, m["metadata"]["name"])]
     assert len(found) == 1, f"{len(found)} objects of kind {kind} named {name}"
     return found[0]
+
+
+def complete(chart: Path, folder: Path) -> Path:
+    """A copy of the chart with a stand-in for Prefect's, as after ``helm dependency build``.
+
+    The stand-in makes one ConfigMap, ``prefect-server``.
+    """
+    copy = folder / chart.name
+    shutil.copytree(chart, copy)
+    for dependency in yaml((chart / "Chart.yaml").read_text("utf-8"))[0].get("dependencies", []):
+        name, version = dependency["name"], dependency["version"].replace("x", "1")
+        (copy / "charts" / name / "templates").mkdir(parents=True)
+        (copy / "charts" / name / "Chart.yaml").write_text(
+            f"apiVersion: v2\nname: {name}\nversion: {version}\n", "utf-8"
+        )
+        (copy / "charts" / name / "templates" / "stand-in.yaml").write_text(
+            f"apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\n", "utf-8"
+        )
+    return copy
 
 
 def site_definitions() -> dict[str, Any]:

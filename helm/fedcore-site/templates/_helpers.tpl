@@ -40,7 +40,12 @@ labels:
 {{- end }}
 
 {{- define "fedcore-site.policy" -}}
-{{- toYaml (merge (dict "site" .Values.site) .Values.policy) }}
+{{- $policy := .Values.policy }}
+{{- if kindIs "string" $policy }}{{ $policy = fromYaml $policy }}{{ end }}
+{{- if and $policy.site (ne $policy.site .Values.site) }}
+{{- fail (printf "policy.site is %q and site is %q: they are one site; leave policy.site out" $policy.site .Values.site) }}
+{{- end }}
+{{- toYaml (merge (dict "site" .Values.site) $policy) }}
 {{- end }}
 
 {{- /* A Location as JSON, with the authority's certificate where one is given. */}}
