@@ -72,7 +72,8 @@ class Api:
         container = query.get("container", spec["containers"][0]["name"])
         if container not in [known["name"] for known in spec["containers"]]:
             raise bad_request(f"container {container} is not valid for pod {name}")
-        text = self._read_log(pod["metadata"]["namespace"], name)
+        placed = spec.get("nodeName") is not None
+        text = self._read_log(pod["metadata"]["namespace"], name) if placed else b""
         if text is None:
             state = (pod["status"].get("containerStatuses") or [{}])[0].get("state", {})
             waits = _WAITS.get(reason := state.get("waiting", {}).get("reason", ""), reason)

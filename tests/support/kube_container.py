@@ -22,6 +22,10 @@ class NotYet(Exception):
         self.reason = reason
 
 
+class StartError(Exception):
+    """The container's program cannot be started; says why. There is no log then."""
+
+
 @dataclass(eq=False)
 class Container:
     """The one container of a pod, about to run.
@@ -68,7 +72,7 @@ class Container:
 
 
 Runner = Callable[[Container], int]
-"""Runs a container until it ends and gives its exit code. Raises NotYet if it cannot start."""
+"""Runs a container until it ends and gives its exit code. Raises StartError."""
 
 
 def container(pod: Object, store: Store, folder: Path) -> Container:

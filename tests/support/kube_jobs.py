@@ -129,14 +129,14 @@ class JobController:
                 self._change(PODS, pod, lambda pod: pod["metadata"].pop("ownerReferences", None))
             elif not leaving(pod):
                 self._delete(pod)
-        if not orphan and self._pods(job):
-            return
+        if not orphan and (left := self._pods(job)):
+            return self._show(job, left, job["status"])
 
         def let_go(job: Object) -> None:
             kept = [f for f in job["metadata"]["finalizers"] if f not in (ORPHAN, FOREGROUND)]
             job["metadata"]["finalizers"] = kept
 
-        self._change(JOBS, job, let_go)
+        return self._change(JOBS, job, let_go)
 
     def _expire(self, key: Key, job: Object) -> None:
         """ttlSecondsAfterFinished."""
@@ -190,13 +190,14 @@ class JobController:
                 rest = [pod for pod in fresh if not ended(pod) and pod not in lost]
                 failed, lost = failed + len(rest), lost + rest
             set_condition(status, verdict)
-        status |= {name: n for name, n in (("failed", failed), ("succeeded", succeeded)) if n}
         self._show(job, pods, status)
-        for pod in won + lost:
+        for pod in won + lost:  # counted only when nothing can count them twice
             self._release(pod)
+        counts = {"failed": failed, "succeeded": succeeded}
+        status |= {name: number for name, number in counts.items() if number}
         if verdict is not None:
-            return self._finish(job, verdict)
-        return self._manage(key, job, succeeded)
+            return self._finish(job, verdict, status)
+        return self._manage(key, job, status)
 
     def _failed(self, job: Object, pod: Object) -> bool:
         replaced_early = job["spec"]["podReplacementPolicy"] != "Failed" and leaving(pod)
@@ -224,29 +225,23 @@ class JobController:
         message = "Job was active longer than specified deadline"
         return condition("FailureTarget", "DeadlineExceeded", message)
 
-    def _finish(self, job: Object, verdict: dict[str, str]) -> None:
+    def _finish(self, job: Object, verdict: dict[str, str], status: Object) -> None:
         """Delete what still runs; the terminal condition waits until it has ended."""
         for pod in _active(self._pods(job)):
             self._delete(pod)
         pods = self._pods(job)
-        if any(leaving(pod) and not ended(pod) for pod in pods):
-            return self._show(job, pods)
-        kind = "Complete" if verdict["type"] == "SuccessCriteriaMet" else "Failed"
-
-        def end(job: Object) -> None:
-            _counts(job["status"], pods)
+        if not any(leaving(pod) and not ended(pod) for pod in pods):
+            kind = "Complete" if verdict["type"] == "SuccessCriteriaMet" else "Failed"
             last = condition(kind, verdict["reason"], verdict["message"])
-            set_condition(job["status"], last)
+            set_condition(status, last)
             if kind == "Complete":
-                job["status"]["completionTime"] = last["lastTransitionTime"]
+                status["completionTime"] = last["lastTransitionTime"]
+        self._show(job, pods, status)
 
-        return self._change(JOBS, job, end)
-
-    def _manage(self, key: Key, job: Object, succeeded: int) -> None:
+    def _manage(self, key: Key, job: Object, status: Object) -> None:
         """As many pods as the Job wants now, or none while it is suspended."""
         spec, memory, pods = job["spec"], self._memory[key], self._pods(job)
         active = _active(pods)
-        status = copy((self._store.find(JOBS, *key) or job)["status"])
         if spec["suspend"]:
             for pod in active:
                 self._release(pod)
@@ -259,7 +254,7 @@ class JobController:
             resumed = condition("Suspended", "JobResumed", "Job resumed", "False")
             set_condition(status, resumed)
             status["startTime"], memory.started = now(), time.monotonic()
-        wanted = min(spec["parallelism"], max(0, spec["completions"] - succeeded))
+        wanted = min(spec["parallelism"], max(0, spec["completions"] - status.get("succeeded", 0)))
         if spec["podReplacementPolicy"] == "Failed":
             wanted -= sum(leaving(pod) and not ended(pod) for pod in pods)
         missing = wanted - len(active)
@@ -318,9 +313,9 @@ class JobController:
 
         self._change(PODS, pod, let_go)
 
-    def _show(self, job: Object, pods: list[Object], status: Object | None = None) -> None:
+    def _show(self, job: Object, pods: list[Object], status: Object) -> None:
         def put(job: Object) -> None:
-            job["status"] = _counts(job.get("status", {}) if status is None else status, pods)
+            job["status"] = _counts(copy(status), pods)
 
         self._change(JOBS, job, put)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import shutil
 import threading
@@ -11,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kube_container import Container, NotYet, Runner, container
+from kube_container import Container, NotYet, Runner, StartError, container
 from kube_scenarios import (
     CannotStart,
     Evicted,
@@ -24,9 +25,9 @@ from kube_scenarios import (
 from kube_status import PODS
 from kube_store import Errors, Event, Events, Object, Store, now
 
-_LOOK = 0.05
+_LOOK = 0.1
 _KILLED = 137
-_REASONS = {0: "Completed", 128: "StartError"}
+_START_ERROR = 128
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Fate:
 
     reason: str
     evicted: str | None = None
+    message: str | None = None
 
 
 class Kubelet:
@@ -165,24 +167,27 @@ class Life(threading.Thread):
         def placed(pod: Object) -> None:
             pod["spec"] = {**pod["spec"], "nodeName": "node-1"}
             pod["status"] |= {"startTime": now(), "hostIP": "127.0.0.1"}
-            _condition(pod["status"], "PodScheduled", "True")
+            for kind in ("PodScheduled", "Initialized"):
+                _condition(pod["status"], kind, "True")
+            names = [spec["name"] for spec in pod["spec"]["containers"]]
+            why = {"reason": "ContainersNotReady",
+                   "message": f"containers with unready status: [{' '.join(names)}]"}  # fmt: skip
+            for kind in ("Ready", "ContainersReady"):
+                _condition(pod["status"], kind, "False", why)
             _waiting(pod, "ContainerCreating")
 
         return self._change(placed)
 
     def _prepare(self) -> bool:
         if (image := self._met(ImageNotPullable)) is not None:
-            name = self._pod["spec"]["containers"][0].get("image", "")
-            self._change(lambda pod: _waiting(pod, "ErrImagePull", image[0].error))
-            self.left.wait(_LOOK)
-            again = f'Back-off pulling image "{name}": ErrImagePull: {image[0].error}'
-            self._change(lambda pod: _waiting(pod, "ImagePullBackOff", again))
-            if not self._await(image[1]):
+            name, error = self._pod["spec"]["containers"][0].get("image", ""), image[0].error
+            again = f'Back-off pulling image "{name}": ErrImagePull: {error}'
+            if not self._await(image[1], ("ErrImagePull", error), ("ImagePullBackOff", again)):
                 return False
-        if (start := self._met(CannotStart)) is not None:
-            self._change(lambda pod: _waiting(pod, start[0].reason, start[0].message))
-            if not self._await(start[1]):
-                return False
+        if (start := self._met(CannotStart)) is not None and not self._await(
+            start[1], (start[0].reason, start[0].message)
+        ):
+            return False
         return self._resolve()
 
     def _resolve(self) -> bool:
@@ -204,7 +209,7 @@ class Life(threading.Thread):
         def up(pod: Object) -> None:
             pod["status"]["phase"] = "Running"
             _container_status(pod, {"running": {"startedAt": now()}}, True)
-            for kind in ("Initialized", "Ready", "ContainersReady"):
+            for kind in ("Ready", "ContainersReady"):
                 _condition(pod["status"], kind, "True")
 
         self.started.set()
@@ -221,6 +226,9 @@ class Life(threading.Thread):
                 ending.start()
         try:
             return self._kubelet.runner(running)
+        except StartError as error:
+            self._fate = Fate("StartError", message=str(error))
+            return _START_ERROR
         finally:
             if ending is not None:
                 ending.cancel()
@@ -228,31 +236,38 @@ class Life(threading.Thread):
     def _finish(self, code: int) -> None:
         """Tell how the container ended."""
         fate = self._fate
-        if fate is not None or (self._container and self._container.killed.is_set()):
+        if self._container is not None and self._container.killed.is_set():
             code = _KILLED
+        reason = fate.reason if fate else "Error" if code else "Completed"
+        message = {"message": fate.message} if fate and fate.message else {}
+
+        def ended(pod: Object) -> None:
+            state = {"exitCode": code, "reason": reason, "finishedAt": now(), **message}
+            _container_status(pod, {"terminated": state}, False)
+            why = {"reason": "PodCompleted" if code == 0 else "PodFailed"}
+            for kind in ("Ready", "ContainersReady"):
+                _condition(pod["status"], kind, "False", why)
 
         def over(pod: Object) -> None:
             status = pod["status"]
             status["phase"] = "Succeeded" if code == 0 else "Failed"
-            reason = fate.reason if fate else _REASONS.get(code, "Error")
-            ended = {"exitCode": code, "reason": reason, "finishedAt": now(), "startedAt": now()}
-            _container_status(pod, {"terminated": ended}, False)
-            why = {"reason": "PodCompleted" if code == 0 else "PodFailed"}
-            for kind in ("Ready", "ContainersReady"):
-                _condition(status, kind, "False", why)
             if fate is not None and fate.evicted is not None:
                 status |= {"reason": "Evicted", "message": fate.evicted}
                 why = {"reason": "TerminationByKubelet", "message": fate.evicted}
                 _condition(status, "DisruptionTarget", "True", why)
 
+        self._change(ended)  # the kubelet tells of the container first, then of the pod
         self._change(over)
 
     def _met(self, kind: type[Any]) -> tuple[Any, Placed] | None:
         return self._kubelet.scenarios.take(kind, self._place[0], self._job)
 
-    def _await(self, placed: Placed) -> bool:
-        """Wait until the scenario is lifted; False if the pod is deleted before."""
+    def _await(self, placed: Placed, *states: tuple[str, str]) -> bool:
+        """Wait, in these states in turn, until the scenario is lifted; False: deleted before."""
+        turns = itertools.cycle(states)
         while not placed.over.is_set():
+            for reason, message in itertools.islice(turns, 1):
+                self._change(partial(_waiting, reason=reason, message=message))
             if self.left.wait(_LOOK):
                 return False
         return not self.left.is_set()

@@ -9,12 +9,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from kube_container import Container
+from kube_container import Container, StartError
 
 from fedcore.launch.tether import spawn
 
 _LOOK = 0.02
-_START_ERROR = 128
 _SUPPORT = Path(__file__).parent
 
 
@@ -34,8 +33,12 @@ class ProcessRunner:
         command = [container.here(word) for word in container.command]
         program = shutil.which(command[0], path=env["PATH"]) if command else None
         if program is None:
-            container.write(f"exec: {command[:1]}: executable file not found in $PATH\n")
-            return _START_ERROR
+            name = command[0] if command else "the image's own entrypoint"
+            raise StartError(
+                "failed to create containerd task: failed to create shim task: OCI runtime create "
+                "failed: runc create failed: unable to start container process: error during "
+                f'container init: exec: "{name}": executable file not found in $PATH'
+            )
         workdir = Path(container.here(container.workdir))
         child = spawn(
             [program, *command[1:]], env=env, log=container.log,

@@ -87,11 +87,13 @@ def already_exists(resource: Resource, name: str) -> ApiError:
     return failure(409, "AlreadyExists", message, _details(resource, name))
 
 
-def conflict(resource: Resource, name: str) -> ApiError:
-    """409 to a precondition that does not hold."""
+def other_uid(resource: Resource, name: str, wanted: str, found: str) -> ApiError:
+    """409 to a delete whose precondition names another object of that name."""
+    kind = f"{resource.kind}.{resource.group}" if resource.group else resource.kind
     message = (
-        f'Operation cannot be fulfilled on {resource.qualified} "{name}": the object has been '
-        "modified; please apply your changes to the latest version and try again"
+        f'Operation cannot be fulfilled on {kind} "{name}": the UID in the precondition '
+        f"({wanted}) does not match the UID in record ({found}). The object might have been "
+        "deleted and then recreated"
     )
     return failure(409, "Conflict", message, _details(resource, name))
 

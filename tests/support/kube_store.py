@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from kube_status import NAMESPACES, Resource, already_exists, conflict, expired, not_found
+from kube_status import NAMESPACES, Resource, already_exists, expired, not_found, other_uid
 
 Object = dict[str, Any]
 Change = Callable[[Object], None]
@@ -168,7 +168,7 @@ class Store:
         def mark(obj: Object) -> None:
             meta = obj["metadata"]
             if uid is not None and uid != meta["uid"]:
-                raise conflict(resource, name)
+                raise other_uid(resource, name, uid, meta["uid"])
             if "deletionTimestamp" not in meta:
                 meta |= {"deletionTimestamp": now(), "deletionGracePeriodSeconds": grace}
                 if finalizer is not None:
