@@ -187,9 +187,9 @@ def test_the_probe_runs_under_the_clients_network_policy() -> None:
     assert selector["matchLabels"].items() <= probe["metadata"]["labels"].items()
     assert probe["spec"]["containers"][0]["args"] == [
         "--foreign-bucket=south",
-        "--foreign-host=kubernetes-dashboard.kube-system:443",
-        "--kubernetes-api",
-        "--open-network=1.1.1.1:443",
+        "--unreachable=kubernetes-dashboard.kube-system:443",
+        "--unreachable=$(KUBERNETES_SERVICE_HOST):$(KUBERNETES_SERVICE_PORT)",
+        "--unreachable=1.1.1.1:443",
     ]
 
 
