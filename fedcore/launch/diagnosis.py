@@ -106,22 +106,23 @@ def _failed(condition: Object, pods: Sequence[Object], place: KubernetesSite) ->
     reason, message = condition.get("reason"), str(condition.get("message", ""))
     newest = pods[-1] if pods else None
     ended = next(_terminations(newest), None) if newest is not None else None
+    name = _name(newest)
     if reason == "DeadlineExceeded":
         told = (f"its Job ran into its deadline of {place.job.deadline_seconds} s; raise "
                 "deadline_seconds in job:")  # fmt: skip
+    elif blamed := re.search(r"for pod \S+/(\S+) failed with exit code (\d+)", message):
+        name, told = blamed[1], f"its client ended with exit code {blamed[2]}"
     elif ended is not None and ended.get("reason") == "OOMKilled":
         told = _out_of_memory(place)
     elif newest is not None and newest.get("status", {}).get("reason") == "Evicted":
         told = f"its pod was evicted: {newest['status'].get('message', 'by the node')}"
     elif ended is not None:
         told = f"its client ended with exit code {ended.get('exitCode')}"
-    elif code := re.search(r"failed with exit code (\d+)", message):
-        told = f"its client ended with exit code {code[1]}"
     else:
         told = f"its Job failed: {reason}: {message}"
     if reason == "BackoffLimitExceeded":
         told += f", {place.job.backoff_limit + 1} times in a row"
-    return Finding(told, ended=True, hopeless=True, pod=_name(newest))
+    return Finding(told, ended=True, hopeless=True, pod=name)
 
 
 def _waiting(reason: str, message: str, place: KubernetesSite) -> Finding | None:
