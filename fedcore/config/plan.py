@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from fedcore.config import yaml
 
@@ -183,6 +183,12 @@ class Plan(Section):
     compression: Compression = Compression()
     gates: Gates = Gates()
     timeouts: Timeouts = Timeouts()
+
+    @field_validator("task")
+    @classmethod
+    def _modalities_by_name(cls, task: Task) -> Task:
+        """The canonical plan, which the sites read, has them so; their order is a model's input."""
+        return task.model_copy(update={"modalities": dict(sorted(task.modalities.items()))})
 
     @model_validator(mode="after")
     def _combines(self) -> Self:

@@ -39,6 +39,14 @@ def test_digest_names_every_field_but_not_its_spelling() -> None:
     assert plans.parse(plan_with().canonical().decode()).digest == digest
 
 
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_server_and_sites_order_the_modalities_alike(path: Path) -> None:
+    """The server reads the file, a site the canonical plan; the columns of "present" follow it."""
+    plan = plans.load(path)
+    as_the_sites_see_it = plans.parse(plan.canonical().decode())
+    assert list(plan.task.modalities) == list(as_the_sites_see_it.task.modalities)
+
+
 @pytest.mark.parametrize(
     ("sections", "told"),
     [
