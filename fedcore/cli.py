@@ -140,10 +140,12 @@ def up(
     ):
         progress.stop()
         _use(ready.stack)
-        _show_urls(ready.stack)
-        from flows.serve import serve_flows
+        from flows.coordinate import coordinate as serve_and_resume
 
-        serve_flows(plan=ready.plan, federation=ready.federation)
+        _show_urls(ready.stack)
+        console.print("Start a run in the UI: Deployments, train, Run. Reports come to", end=" ")
+        console.print(ready.workdir / "runs", markup=False)
+        serve_and_resume(plan=ready.plan, federation=ready.federation)
 
 
 @app.command()

@@ -10,16 +10,11 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
 
 from fedcore.config import federation as federations
-from fedcore.config import plan as plans
 from fedcore.server.connect import launchers, server_store
 from fedcore.store.envelope import load_key
+from flows.names import run_id_of
 
 log = logging.getLogger("fedcore.run")
-
-
-def run_id_of(plan_name: str, flow_run_id: object) -> str:
-    """The run of a flow run that was given no id: the same again when that flow run is retried."""
-    return f"{plan_name}-{str(flow_run_id)[:8]}"
 
 
 def end_clients(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001
@@ -29,7 +24,7 @@ def end_clients(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> N
     """
     asked = flow_run.parameters
     federation = federations.load(Path(asked["federation"]))
-    run_id = asked.get("run_id") or run_id_of(plans.load(Path(asked["plan"])).name, flow_run.id)
+    run_id = run_id_of(asked, flow_run.id)
     logs = Path(asked["federation"]).parent / "logs"
     key = load_key(federation.signing_key)
     with launchers(federation, server_store(federation), key, logs) as launcher:

@@ -1,13 +1,20 @@
-"""Offering the flows in Prefect's UI, from a process on this machine."""
+"""Offering the flow in Prefect's UI, from a process on this machine or in the server's pod."""
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from prefect import serve
+from prefect.runner import Runner
+from prefect.types.entrypoint import EntrypointType
 
 from flows.train import train
+
+_POLL_SECONDS = 1.0
 
 
 def serve_flows(*, plan: Path, federation: Path) -> None:
@@ -16,5 +23,17 @@ def serve_flows(*, plan: Path, federation: Path) -> None:
         name="train",
         description="Train a plan across a federation's sites, judge the model and release it.",
         parameters={"plan": str(plan), "federation": str(federation)},
+        entrypoint_type=EntrypointType.MODULE_PATH,  # whatever the working directory is
     )
-    serve(deployment, print_starting_message=False)
+    runner = _Runner(query_seconds=_POLL_SECONDS)
+    runner.add_deployment(deployment)
+    with suppress(KeyboardInterrupt):
+        asyncio.run(runner.start())
+
+
+class _Runner(Runner):
+    """Prefect's runner, which ends on SIGTERM with the exit code that says so."""
+
+    def handle_sigterm(self, *_: Any, **__: Any) -> None:
+        """Unwind: leaving the runner ends its flow runs."""
+        sys.exit(128 + signal.SIGTERM)

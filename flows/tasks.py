@@ -6,7 +6,7 @@ left, and the stores do their own short retries.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import task
@@ -19,13 +19,29 @@ R = TypeVar("R")
 
 
 def _named(name: str, function: Callable[P, R]) -> Callable[P, R]:
-    run: Any = task(name=name, cache_policy=NO_CACHE, persist_result=False)(function)
+    run: Any = task(
+        name=name, task_run_name=_in_its_round(name), cache_policy=NO_CACHE, persist_result=False
+    )(function)
 
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         result: R = run(*args, **kwargs)
         return result
 
     return call
+
+
+def _in_its_round(name: str) -> Any:
+    """``round 3: await replies``; a validation belongs to the round that it follows."""
+
+    def name_of(parameters: Mapping[str, Any]) -> str:
+        order = next(iter(parameters.get("orders", ())), None)
+        split = parameters.get("split", getattr(order, "split", None))
+        round_num = parameters.get("round_num", getattr(order, "round_num", None))
+        if round_num is None or split == "test":
+            return name
+        return f"round {round_num - (split == 'validation')}: {name}"
+
+    return name_of
 
 
 order_training = _named("order training", orders.train_orders)

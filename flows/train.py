@@ -2,57 +2,55 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import httpx
 from prefect import flow, runtime
-from prefect.artifacts import create_table_artifact
 from prefect.logging.handlers import APILogWorker
-from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.settings import PREFECT_API_URL
+from pydantic import Field
 
 from fedcore.config import federation as federations
 from fedcore.config import plan as plans
-from fedcore.config.federation import Federation
-from fedcore.config.plan import Plan
 from fedcore.errors import ServiceUnavailable
 from fedcore.launch.api import Launcher
 from fedcore.models.initial import build_model
-from fedcore.records import EvaluationRecord, RoundRecord
-from fedcore.server.connect import connect, server_store
+from fedcore.server.connect import connect
 from fedcore.server.evaluation import next_round
 from fedcore.server.events import tell
-from fedcore.server.result import result_of
+from fedcore.server.result import finished_run
 from fedcore.server.run import Run, open_run, record_of
-from fedcore.store.envelope import load_key
-from fedcore.store.exchange import Exchange
 from fedcore.training.state import get_params
 from flows import tasks
-from flows.cancel import end_clients, run_id_of
+from flows.cancel import end_clients
+from flows.names import flow_run_name, run_id_of
 from flows.release import release_model
+from flows.served import end_with_parent, write_report
+from flows.show import AWAY, show_round
 
-_TABLE_RETRIES = 3
-"""Of Prefect's client, after 2, 4 and 8 s: a table is not worth more of the run's time."""
-
-_AWAY = (httpx.TransportError, httpx.HTTPStatusError)
-"""What Prefect's client raises, in the end, when the server does not answer or not as it should."""
-
-log = logging.getLogger("fedcore.run")
+RunId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=80)]
 
 
-@flow(name="train", persist_result=False, on_cancellation=[end_clients])
-def train(plan: str, federation: str, run_id: str | None = None) -> dict[str, Any]:
-    """Train the plan with the federation's sites, judge the model and release it.
+@flow(
+    name="train",
+    flow_run_name=flow_run_name,
+    persist_result=False,
+    on_running=[end_with_parent],
+    on_completion=[write_report],
+    on_cancellation=[end_clients],
+)
+def train(plan: str, federation: str, run_id: RunId | None = None) -> dict[str, Any]:
+    """Train a plan with a federation's sites, judge the model and release it.
 
-    plan: path of the plan file.
-    federation: path of the federation file.
-    run_id: give that of an earlier run to resume it; a retry of this flow run resumes by itself.
+    Args:
+        plan: Path of the plan file (on the machine that runs this flow): what to train, and how.
+        federation: Path of the federation file, also there: the sites and the exchange bucket.
+        run_id: None for a new run. The id of an earlier run goes on with that run, if the plan
+            is the same; a retry of a flow run does so by itself.
     """
     what, who = plans.load(Path(plan)), federations.load(Path(federation))
-    run_id = run_id or run_id_of(what.name, runtime.flow_run.id)
+    run_id = run_id_of({"plan": plan, "run_id": run_id}, runtime.flow_run.id)
     with connect(who, logs=Path(federation).parent / "logs") as connection:
         run = open_run(
             connection.exchange,
@@ -80,9 +78,9 @@ def train_here(plan: Path, federation: Path, run_id: str) -> dict[str, Any]:
     try:
         return train(plan=str(plan), federation=str(federation), run_id=run_id)
     except Exception as error:
-        if not isinstance(error, _AWAY) and not isinstance(error.__cause__, _AWAY):
+        if not isinstance(error, AWAY) and not isinstance(error.__cause__, AWAY):
             raise
-        finished = _finished(plans.load(plan), federations.load(federation), run_id)
+        finished = finished_run(federations.load(federation), plans.load(plan), run_id)
         if finished is None:
             raise ServiceUnavailable(
                 f"Prefect's server at {PREFECT_API_URL.value()} does not answer: {error}; is it "
@@ -91,16 +89,6 @@ def train_here(plan: Path, federation: Path, run_id: str) -> dict[str, Any]:
         return finished
     finally:
         APILogWorker.drain_all(timeout=5)
-
-
-def _finished(plan: Plan, federation: Federation, run_id: str) -> dict[str, Any] | None:
-    """What came of the run, by the exchange; None if it is not over."""
-    exchange = Exchange(server_store(federation))
-    version = exchange.record(run_id, "release", int)
-    if version is None:
-        return None
-    population, key = tuple(sorted(federation.sites)), load_key(federation.signing_key)
-    return result_of(Run(run_id, plan, population, exchange, key), version)
 
 
 def train_round(run: Run, round_num: int, launcher: Launcher) -> None:
@@ -113,43 +101,4 @@ def train_round(run: Run, round_num: int, launcher: Launcher) -> None:
     checks = tasks.order_evaluation(run, round_num + 1, "validation")
     absent = tasks.await_replies(run, checks, launcher)
     evaluation = tasks.evaluate(run, checks, absent)
-    show(record, evaluation)
-
-
-def show(record: RoundRecord, evaluation: EvaluationRecord) -> None:
-    """The round as an event, and as a table in Prefect's UI if Prefect is there to take it."""
-    auc = _macro_auc(evaluation.summary)
-    tell(
-        "round",
-        round_num=record.round_num,
-        macro_auc=auc,
-        macro_auc_by_site={site: _macro_auc(summary) for site, summary in evaluation.sites.items()},
-        dropped=dict(record.dropped),
-        record=record,
-    )
-    try:
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: _TABLE_RETRIES}):
-            create_table_artifact(
-                key=f"round-{record.run_id}-{record.round_num:05d}",
-                description=f"Round {record.round_num} of {record.run_id}: macro AUC {auc}",
-                table=[_row(site, record, evaluation) for site in record.cohort],
-            )
-    except _AWAY as error:
-        log.warning("Prefect has no table of round %d: %s", record.round_num, error)
-
-
-def _row(site: str, record: RoundRecord, evaluation: EvaluationRecord) -> dict[str, Any]:
-    said = record.measurements.get(site, {})
-    return {
-        "site": site,
-        "state": record.dropped.get(site, "trained"),
-        "examples": record.data[site].num_subjects if site in record.data else 0,
-        "loss": said.get("loss"),
-        "update norm": said.get("update_norm"),
-        "macro AUC (validation)": _macro_auc(evaluation.sites.get(site, {})),
-    }
-
-
-def _macro_auc(summary: Mapping[str, Any]) -> float | None:
-    value: float | None = summary.get("overall", {}).get("macro_auc", {}).get("value")
-    return value
+    show_round(record, evaluation, run.plan.rounds)

@@ -10,6 +10,7 @@ from dataclasses import is_dataclass
 from typing import Any
 
 log = logging.getLogger("fedcore.run")
+log.setLevel(logging.INFO)  # the root's level would hide what a listener is there for
 
 
 def tell(event: str, /, **facts: Any) -> None:

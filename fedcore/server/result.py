@@ -8,13 +8,18 @@ from dataclasses import asdict
 from typing import Any
 
 from fedcore import __version__
+from fedcore.config.federation import Federation
+from fedcore.config.plan import Plan
 from fedcore.errors import NotFound
 from fedcore.evaluation.fairness import gaps
 from fedcore.evaluation.gates import Verdict
 from fedcore.records import EvaluationRecord, RoundRecord
+from fedcore.server.connect import server_store
 from fedcore.server.evaluation import evaluation_of
 from fedcore.server.release import participants, privacy
 from fedcore.server.run import Run, RunFile, params_digest, record_of
+from fedcore.store.envelope import load_key
+from fedcore.store.exchange import Exchange
 
 
 def result_of(run: Run, version: int | None = None) -> dict[str, Any]:
@@ -50,6 +55,16 @@ def result_of(run: Run, version: int | None = None) -> dict[str, Any]:
         "bytes_down": sum(r.bytes_down for r in rounds) + sum(e.bytes_down for e in evaluations),
         "seconds": _seconds(rounds, evaluations),
     }
+
+
+def finished_run(federation: Federation, plan: Plan, run_id: str) -> dict[str, Any] | None:
+    """What came of the run, by the exchange alone; None if it is not over."""
+    exchange = Exchange(server_store(federation))
+    version = exchange.record(run_id, "release", int)
+    if version is None:
+        return None
+    population, key = tuple(sorted(federation.sites)), load_key(federation.signing_key)
+    return result_of(Run(run_id, plan, population, exchange, key), version)
 
 
 def headline(result: Mapping[str, Any]) -> dict[str, Any]:
