@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint bench clean
+.PHONY: help setup demo up test test-cluster lint bench clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,9 @@ up: setup  ## start S3 and Prefect with the demo's hospitals, and serve the flow
 
 test: setup  ## run all tests; e.g. ARGS="-k exchange"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
+
+test-cluster: setup  ## run the tests that need a cluster: KUBECONFIG=… FEDCORE_TEST_IMAGE=…
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/cluster -v -rs $(ARGS)
 
 lint: setup  ## ruff, mypy --strict, and the layers of the design
 	$(BIN)/ruff check .

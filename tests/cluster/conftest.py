@@ -1,0 +1,99 @@
+"""Tests on a real cluster: ``KUBECONFIG=… FEDCORE_TEST_IMAGE=… make test-cluster``.
+
+They run against whatever cluster KUBECONFIG names, in namespaces of their own (``ct-<session>-…``),
+and leave nothing behind, also when they fail or are interrupted.
+
+``KUBECONFIG``          who may create namespaces, roles, and ValidatingAdmissionPolicies (without
+                        the right to these last, what needs them is skipped)
+``FEDCORE_TEST_IMAGE``  an image with ``fedcore`` on its PATH, by tag or digest, that the nodes have
+                        or can pull. Unset: what needs no pod is tested, the rest is skipped
+
+No registry, no name service, no Service address and no network policy is relied upon. The S3
+service that the pods need is started in a pod of the test image; ``weed`` is copied into it from
+here if the image has none (so it has to be of the nodes' architecture), and it is reached from
+here as ``kubectl port-forward`` does. Pods reach it at its pod's address.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cluster_api import Access
+from cluster_sites import NO_IMAGE, Namespaces, Site, install, site_values
+from kubernetes.config import ConfigException
+from urllib3.exceptions import HTTPError
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cluster")
+
+
+@pytest.fixture(scope="session")
+def admin(folder: Path) -> Access:
+    """Whoever runs the tests."""
+    if "KUBECONFIG" not in os.environ:
+        pytest.skip("KUBECONFIG names no cluster")
+    try:
+        access = Access.from_kubeconfig(folder / "discovery")
+        allowed = access.may("create", "namespaces")
+    except (ConfigException, HTTPError) as error:
+        pytest.skip(f"no cluster answers: {error}")
+    if not allowed:
+        pytest.skip("whom KUBECONFIG names may not create namespaces")
+    return access
+
+
+@pytest.fixture(scope="session")
+def may_make_policies(admin: Access) -> bool:
+    """The right to the one cluster-scoped kind that the site's chart makes."""
+    group = "admissionregistration.k8s.io"
+    return all(
+        admin.may("create", kind, group=group)
+        for kind in ("validatingadmissionpolicies", "validatingadmissionpolicybindings")
+    )
+
+
+@pytest.fixture(scope="session")
+def policies(may_make_policies: bool) -> None:
+    """For what needs the admission policy."""
+    if not may_make_policies:
+        pytest.skip("whom KUBECONFIG names may not create ValidatingAdmissionPolicies")
+
+
+@pytest.fixture(scope="session")
+def image() -> str:
+    """For what needs pods that run."""
+    if not (given := os.environ.get("FEDCORE_TEST_IMAGE")):
+        pytest.skip("FEDCORE_TEST_IMAGE is not set: no pod can run fedcore")
+    return given
+
+
+@pytest.fixture(scope="session")
+def namespaces(admin: Access) -> Iterator[Namespaces]:
+    # Being asked to end is an end like Ctrl-C: what was made is removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    made = Namespaces(admin, f"ct-{secrets.token_hex(3)}")
+    try:
+        yield made
+    finally:
+        made.remove_all()
+
+
+@pytest.fixture(scope="session")
+def bare(admin: Access, namespaces: Namespaces, may_make_policies: bool, folder: Path) -> Site:
+    """A site whose pods, if any, have no S3: for what the API server and the controllers do."""
+    image = os.environ.get("FEDCORE_TEST_IMAGE", NO_IMAGE)
+    values = site_values("bare", image, admissionPolicy={"enabled": may_make_policies})
+    return install(admin, "bare", namespaces.make("bare"), values, folder)
+
+
+@pytest.fixture(scope="session")
+def server(admin: Access, bare: Site) -> Access:
+    """The coordinator: who holds the token that the bare site handed out."""
+    return admin.with_token(admin.token_of(bare.namespace, "fedcore-server"))
