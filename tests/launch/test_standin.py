@@ -11,6 +11,7 @@ import pytest
 from kube import (
     ADMIN,
     GPU_BUSY,
+    SCRATCH_FULL,
     Container,
     Denied,
     Evicted,
@@ -52,7 +53,7 @@ def runner() -> Scripted:
 
 @pytest.fixture
 def kube(runner: Scripted) -> Iterator[KubeApi]:
-    with KubeApi(runner, backoff=0.01, grace=1.0) as kube:
+    with KubeApi(runner, backoff=0.01, grace=1.0, bookmarks=0.2) as kube:
         kube.namespace(
             NORTH,
             config_maps={"settings": {"policy.yaml": "site: north\n", "data.json": '{"x": 1}'}},
@@ -279,7 +280,6 @@ def test_a_watch_goes_on_from_a_list(kube: KubeApi, batch: Api) -> None:
 
 
 def test_a_watch_ends_when_it_said_and_marks_the_way(kube: KubeApi, batch: Api) -> None:
-    kube._server.bookmarks = 0.2  # type: ignore[union-attr]
     begun = time.monotonic()
     stream = watch.Watch().stream(
         batch.list_namespaced_job, NORTH, timeout_seconds=1, allow_watch_bookmarks=True
@@ -440,11 +440,12 @@ def test_an_image_that_cannot_be_pulled(kube: KubeApi, batch: Api, core: client.
     ends(kube, "Complete")
 
 
-def test_a_pod_that_fits_nowhere(kube: KubeApi, batch: Api) -> None:
+def test_a_pod_that_fits_nowhere(kube: KubeApi, batch: Api, core: client.CoreV1Api) -> None:
     held = kube.scenario(Unschedulable(GPU_BUSY), NORTH)
     batch.create_namespaced_job(NORTH, manifest())
     pod = kube.until(lambda: [p for p in kube.pods(NORTH) if "conditions" in p["status"]])[0]
     (condition,) = pod["status"]["conditions"]
+    assert core.read_namespaced_pod_log(pod["metadata"]["name"], NORTH) in ("", None)
     assert (condition["status"], condition["reason"]) == ("False", "Unschedulable")
     assert "1 Insufficient nvidia.com/gpu." in condition["message"]
     held.lift()
@@ -476,13 +477,13 @@ def test_a_missing_secret_holds_the_container(kube: KubeApi, batch: Api) -> None
     ends(kube, "Complete")
 
 
-@pytest.mark.parametrize("scenario", [OomKilled(), Evicted()])
+@pytest.mark.parametrize("scenario", [OomKilled(), Evicted(), SCRATCH_FULL])
 def test_a_pod_dies_as_it_starts(kube: KubeApi, batch: Api, scenario: Any) -> None:
     kube.scenario(scenario, NORTH, times=1)
     batch.create_namespaced_job(NORTH, manifest())
     job = ends(kube, "Complete")
     assert len(kube.pods(NORTH)) == 2
-    assert job["status"].get("failed", 0) == (1 if scenario == OomKilled() else 0)
+    assert job["status"].get("failed", 0) == (0 if scenario == Evicted() else 1)
 
 
 # faults
@@ -559,6 +560,22 @@ def test_jobs_run_as_processes_with_what_the_job_gives_them(tmp_path: Path) -> N
         (log,) = logs
         assert "site: north AK" in log
         assert "['DATA', 'KEY', 'LC_CTYPE', 'PATH', 'POLICY', 'PYTHONPATH']" in log
+
+
+def test_a_program_that_is_not_there_leaves_no_log(tmp_path: Path) -> None:
+    with KubeApi() as kube:
+        kube.namespace(
+            NORTH,
+            config_maps={"settings": {"data.json": "{}"}}, secrets={"keys": {"access": "AK"}},
+        )  # fmt: skip
+        batch = client.BatchV1Api(new_client_from_config(str(kube.kubeconfig(tmp_path / "k"))))
+        batch.create_namespaced_job(NORTH, manifest(command=["/no/such"], backoffLimit=0))
+        assert reasons(ends(kube, "Failed"))[-1] == ("Failed", "BackoffLimitExceeded")
+        (pod,) = kube.pods(NORTH)
+        state = pod["status"]["containerStatuses"][0]["state"]["terminated"]
+        assert (state["exitCode"], state["reason"]) == (128, "StartError")
+        assert "/no/such" in state["message"]
+        assert kube.log(NORTH, pod["metadata"]["name"]) == ""
 
 
 def test_a_process_is_asked_before_it_is_killed(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ What goes wrong in the cluster is a scenario, in force until lifted or for ``tim
     kube.scenario(NoPods(), "fedcore-north").lift()
     kube.kill(ns, pod)   kube.oom_kill(ns, pod)   kube.evict(ns, pod)   kube.drain(ns, pod)
     kube.exit(ns, pod)   # SIGKILL to the process alone
+    kube.evict(ns, pod, SCRATCH_FULL)   # an eviction that counts as a failure
 
 What goes wrong on the way is a fault, for ``times`` requests, ``seconds``, or until lifted:
 
@@ -62,6 +63,8 @@ from kube_scenarios import (
     GPU_ABSENT,
     GPU_BUSY,
     NO_SUCH_NODE,
+    NODE_PRESSURE,
+    SCRATCH_FULL,
     TAINTED,
     CannotStart,
     Denied,
@@ -79,7 +82,8 @@ from kube_status import CONFIG_MAPS, JOBS, NAMESPACES, PODS, SECRETS, ApiError, 
 from kube_store import Errors, Object, Store
 
 __all__ = [
-    "ADMIN", "GPU_ABSENT", "GPU_BUSY", "NO_SUCH_NODE", "SERVER", "TAINTED", "USER", "CannotStart",
+    "ADMIN", "GPU_ABSENT", "GPU_BUSY", "NODE_PRESSURE", "NO_SUCH_NODE", "SCRATCH_FULL",
+    "SERVER", "TAINTED", "USER", "CannotStart",
     "Container", "Denied", "Evicted", "ImageNotPullable", "KubeApi", "NoPods", "NotYet",
     "OomKilled", "ProcessRunner", "QuotaExceeded", "Unschedulable",
 ]  # fmt: skip
@@ -291,9 +295,9 @@ class KubeApi:
         """Out of memory."""
         self._end(namespace, pod, Fate("OOMKilled"))
 
-    def evict(self, namespace: str, pod: str, message: str = Evicted.message) -> None:
-        """By the kubelet, under node pressure: phase Failed, reason Evicted."""
-        self._end(namespace, pod, Fate("Error", message))
+    def evict(self, namespace: str, pod: str, how: Evicted = NODE_PRESSURE) -> None:
+        """By the kubelet, for want of memory or with ``SCRATCH_FULL``: reason Evicted."""
+        self._end(namespace, pod, Fate("Error", evicted=how))
 
     def drain(self, namespace: str, pod: str) -> None:
         """``kubectl drain``: a DisruptionTarget that is deleted, with its grace."""

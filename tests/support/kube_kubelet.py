@@ -35,8 +35,8 @@ class Fate:
     """Why a container was ended from outside, as its status will say."""
 
     reason: str
-    evicted: str | None = None
     message: str | None = None
+    evicted: Evicted | None = None
 
 
 class Kubelet:
@@ -252,9 +252,10 @@ class Life(threading.Thread):
             status = pod["status"]
             status["phase"] = "Succeeded" if code == 0 else "Failed"
             if fate is not None and fate.evicted is not None:
-                status |= {"reason": "Evicted", "message": fate.evicted}
-                why = {"reason": "TerminationByKubelet", "message": fate.evicted}
-                _condition(status, "DisruptionTarget", "True", why)
+                status |= {"reason": "Evicted", "message": fate.evicted.message}
+                why = {"reason": "TerminationByKubelet", "message": fate.evicted.message}
+                if fate.evicted.disruption:
+                    _condition(status, "DisruptionTarget", "True", why)
 
         self._change(ended)  # the kubelet tells of the container first, then of the pod
         self._change(over)
@@ -281,7 +282,7 @@ class Life(threading.Thread):
 
 _ENDINGS: tuple[tuple[type[Any], Callable[[Any], Fate]], ...] = (
     (OomKilled, lambda _: Fate("OOMKilled")),
-    (Evicted, lambda evicted: Fate("Error", evicted.message)),
+    (Evicted, lambda evicted: Fate("Error", evicted=evicted)),
 )
 
 

@@ -96,12 +96,21 @@ class OomKilled:
 
 @dataclass(frozen=True)
 class Evicted:
-    """Evicted by the kubelet ``after`` seconds of running: phase Failed, reason Evicted."""
+    """Evicted by the kubelet ``after`` seconds of running: phase Failed, reason Evicted.
+
+    Under node pressure that is a DisruptionTarget, which a Job may ignore; for a full emptyDir
+    (``SCRATCH_FULL``) it is not, and counts.
+    """
 
     after: float = 0.0
     message: str = (
         "The node was low on resource: memory. Threshold quantity: 100Mi, available: 92Mi. "
     )
+    disruption: bool = True
+
+
+NODE_PRESSURE = Evicted()
+SCRATCH_FULL = Evicted(0.0, 'Usage of EmptyDir volume "scratch" exceeds the limit "10Gi". ', False)
 
 
 Scenario = (
