@@ -80,7 +80,6 @@ def test_no_message_spans_lines(policy: Policy) -> None:
         {"pod/nodeSelector": {"gpu": "h100"}},
         {"pod/tolerations": [{"operator": "Exists"}]},
         {"pod/affinity": {"nodeAffinity": {}}},
-        {"client/env": []},
         {"spec/activeDeadlineSeconds": 604800, "spec/ttlSecondsAfterFinished": 0},
         {"pod/volumes/1/emptyDir/sizeLimit": "100Gi"},
     ],
