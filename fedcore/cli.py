@@ -62,10 +62,6 @@ MetricsPort = Annotated[
     int | None, typer.Option(help="Serve Prometheus metrics of the run on this local port.")
 ]
 DEFAULT_WORKDIR = Path("fedcore-work")
-DATA_NOTE = (
-    "Every subject here is synthetic: real anatomy (the MNI152 average brain), simulated disease "
-    "and scanners. The figures show that the platform works, not how well anyone is diagnosed."
-)
 DEFAULT_FEDERATION = DEFAULT_WORKDIR / "federation.yaml"
 
 
@@ -110,7 +106,6 @@ def demo(
         extras: dict[str, Any] = {
             "isolation": isolation,
             "pictures": demos.pictures(ready),
-            "data_note": DATA_NOTE,
         }
         if baselines:
             extras["baselines"] = demos.baselines(ready, on_stage=stages(progress))

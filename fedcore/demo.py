@@ -25,6 +25,11 @@ from fedcore.store.api import Store
 from fedcore.store.connect import Keys, open_store
 from fedcore.store.patient import PatientStore
 
+DATA_NOTE = (
+    "Every subject here is synthetic: real anatomy (the MNI152 average brain), simulated disease "
+    "and scanners. The figures show that the platform works, not how well anyone is diagnosed."
+)
+
 OnStage = Callable[[str, int], Callable[[], None]]
 """Called as a stage begins with its name and number of steps; returns what to call a step."""
 
@@ -129,6 +134,7 @@ def _write_federation(
             "profile": "server",
             "credentials_file": "credentials",
             "signing_key": key_file.name,
+            "data_note": DATA_NOTE,
             "sites": {
                 name: {
                     "data": {"bucket": stack.site_bucket(name), "endpoint": stack.s3_endpoint},

@@ -25,10 +25,12 @@ def write_outcome(
     folder = federation.resolve().parent / "runs" / result["run_id"]
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / "model.onnx"
-    exchange = Exchange(server_store(federations.load(federation)))
+    who = federations.load(federation)
+    exchange = Exchange(server_store(who))
     model.write_bytes(exchange.onnx(result["run_id"]))
     told = {
         **result,
+        "data_note": who.data_note,
         **extras,
         "onnx": {**result["onnx"], "path": str(model)},
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),

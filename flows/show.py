@@ -30,7 +30,7 @@ _NOTHING = "–"
 log = logging.getLogger("fedcore.run")
 
 
-def show_round(record: RoundRecord, evaluation: EvaluationRecord, rounds: int) -> None:
+def show_round(record: RoundRecord, evaluation: EvaluationRecord) -> None:
     """The round as an event, and as a table with a row per site."""
     auc = _macro_auc(evaluation.summary)
     tell(
@@ -47,8 +47,8 @@ def show_round(record: RoundRecord, evaluation: EvaluationRecord, rounds: int) -
     with _if_prefect_is_there(f"table of round {record.round_num}"):
         create_table_artifact(
             key=f"round-{record.run_id}-{record.round_num:05d}",
-            description=f"Macro AUC {_interval(auc)} after round {record.round_num} "
-            f"(0 to {rounds - 1}) of {record.run_id}, on the sites' validation subjects",
+            description=f"Macro AUC {_interval(auc)} on the sites' validation subjects, "
+            f"after round {record.round_num} of {record.run_id}",
             table=[_row(site, record, evaluation) for site in sites],
         )
 

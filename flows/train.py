@@ -101,4 +101,4 @@ def train_round(run: Run, round_num: int, launcher: Launcher) -> None:
     checks = tasks.order_evaluation(run, round_num + 1, "validation")
     absent = tasks.await_replies(run, checks, launcher)
     evaluation = tasks.evaluate(run, checks, absent)
-    show_round(record, evaluation, run.plan.rounds)
+    show_round(record, evaluation)

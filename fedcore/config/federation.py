@@ -61,6 +61,9 @@ class Federation(Section):
     )
     signing_key: Path = Field(description="Ed25519 private key, PEM; made by `fedcore keys create`")
     launch: Launch = Field(default="process", description="how the sites' clients are started")
+    data_note: str | None = Field(
+        default=None, description="what a report's reader must know of the data first"
+    )
     sites: dict[Name, Site] = Field(min_length=1)
 
     def launch_of(self, site: str) -> Launch:
