@@ -197,7 +197,7 @@ class JobController:
         status |= {name: number for name, number in counts.items() if number}
         if verdict is not None:
             return self._finish(job, verdict, status)
-        return self._manage(key, job, status)
+        return self._manage(key, job, pods, status)
 
     def _failed(self, job: Object, pod: Object) -> bool:
         replaced_early = job["spec"]["podReplacementPolicy"] != "Failed" and leaving(pod)
@@ -238,9 +238,12 @@ class JobController:
                 status["completionTime"] = last["lastTransitionTime"]
         self._show(job, pods, status)
 
-    def _manage(self, key: Key, job: Object, status: Object) -> None:
-        """As many pods as the Job wants now, or none while it is suspended."""
-        spec, memory, pods = job["spec"], self._memory[key], self._pods(job)
+    def _manage(self, key: Key, job: Object, pods: list[Object], status: Object) -> None:
+        """As many pods as the Job wants now, or none while it is suspended.
+
+        ``pods`` as they were counted: one that has just ended is for the next sync.
+        """
+        spec, memory = job["spec"], self._memory[key]
         active = _active(pods)
         if spec["suspend"]:
             for pod in active:
