@@ -39,7 +39,7 @@ def test_leaving_consent_out_needs_the_sites_word() -> None:
     [
         ({"plans": ["0" * 64]}, "not among the plans"),
         ({"purposes": ["teaching"]}, "purpose 'brain-tumour-research' is not allowed"),
-        ({"modalities": ["t1ce"]}, "modality 'flair' is not allowed"),
+        ({"modalities": ["t1ce", "ct", "pet"]}, "modality 'flair' is not allowed"),
         ({"code": ["fedcore.models.*"]}, "code 'fedcore.data.bids:dataset' is not allowed"),
         ({"require_noise": 1.0}, "below the 1.0"),
     ],
