@@ -24,7 +24,8 @@ from pathlib import Path
 
 import pytest
 from cluster_api import Access
-from cluster_sites import NO_IMAGE, Namespaces, Site, install, site_values
+from cluster_launch import Launches
+from cluster_sites import NO_GPU, NO_IMAGE, Namespaces, Site, install, site_values
 from kubernetes.config import ConfigException
 from urllib3.exceptions import HTTPError
 
@@ -87,9 +88,18 @@ def namespaces(admin: Access) -> Iterator[Namespaces]:
 
 @pytest.fixture(scope="session")
 def bare(admin: Access, namespaces: Namespaces, may_make_policies: bool, folder: Path) -> Site:
-    """A site whose pods, if any, have no S3: for what the API server and the controllers do."""
+    """A site without S3, for what the API server and the controllers do.
+
+    Its Jobs may ask for a GPU that no node has, or for an image that nobody can pull.
+    """
     image = os.environ.get("FEDCORE_TEST_IMAGE", NO_IMAGE)
-    values = site_values("bare", image, admissionPolicy={"enabled": may_make_policies})
+    values = site_values(
+        "bare",
+        image,
+        images={"allowed": sorted({image, NO_IMAGE})},
+        admissionPolicy={"enabled": may_make_policies},
+    )
+    values["job"] |= {"gpu": {"resource": NO_GPU}, "require_digest": False}
     return install(admin, "bare", namespaces.make("bare"), values, folder)
 
 
@@ -97,3 +107,11 @@ def bare(admin: Access, namespaces: Namespaces, may_make_policies: bool, folder:
 def server(admin: Access, bare: Site) -> Access:
     """The coordinator: who holds the token that the bare site handed out."""
     return admin.with_token(admin.token_of(bare.namespace, "fedcore-server"))
+
+
+@pytest.fixture
+def launch() -> Iterator[Launches]:
+    """Makes launchers, and cancels what they were asked for."""
+    made = Launches()
+    yield made
+    made.end()

@@ -22,6 +22,8 @@ Values = dict[str, Any]
 SESSION_LABEL = "fedcore.io/test-session"
 NO_IMAGE = "registry.invalid/fedcore-client@sha256:" + "0" * 64
 """Named where no pod has to run."""
+NO_GPU = "fedcore.test/gpu"
+"""A resource that no node has."""
 
 
 class Namespaces:
