@@ -75,7 +75,8 @@ Order = TrainOrder | EvalOrder | FinishOrder
 class DataSummary:
     """What a site used, in counts only, and the shape of one example.
 
-    ``modalities``: how many subjects have each. ``left_out``: reason → how many files or subjects.
+    ``modalities``: how many subjects have each. ``left_out``: reason → how many files or subjects;
+    in a reply, of the site's whole data set and not only of the split that was used.
     ``inputs``: name of a model input → its shape without the batch, e.g. ``pet: (1, 40, 48, 40)``.
     """
 
@@ -183,7 +184,7 @@ class EvaluationRecord:
     """What the sites' statistics of one split add up to, written once.
 
     ``summary`` is over all sites, ``sites`` by site, both as ``metrics.summarise`` gives them.
-    ``missing``: site → why there is no evaluation of it.
+    ``missing``: site → why there is no evaluation of it. ``data``: what the sites said of theirs.
     ``onnx_max_abs_diff``: site → largest deviation of the export there, when it was asked for.
     """
 
@@ -198,3 +199,4 @@ class EvaluationRecord:
     bytes_up: int
     bytes_down: int
     seconds: Mapping[str, float]
+    data: Mapping[str, DataSummary] = field(default_factory=dict)

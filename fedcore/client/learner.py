@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -39,6 +40,7 @@ class Learner:
         self._plan = plan
         self._min_cell = min_cell
         self._data: Mapping[Split, Any] = resolve(plan.task.dataset)(site)
+        self._left_out = _left_out(self._data)
         self._module = build_model(plan)
         self._loss: Callable[..., Any] = resolve(plan.task.loss)
 
@@ -69,7 +71,7 @@ class Learner:
             update=codec(plan.compression.codec).encode(clipped),
             weights=self._weights(result.trained),
             num_examples=result.num_examples,
-            data=summary(dataset),
+            data=self._summary(dataset),
             measurements={
                 **result.measurements,
                 "update_norm": norm,
@@ -116,7 +118,7 @@ class Learner:
             order_digest=digest,
             statistics=statistics,
             num_examples=len(dataset),
-            data=summary(dataset),
+            data=self._summary(dataset),
             measurements=measurements,
         )
 
@@ -130,6 +132,12 @@ class Learner:
             raise DataError(f"there is {reason}; look at what was left out", reason=reason)
         return dataset
 
+    def _summary(self, dataset: Any) -> DataSummary:
+        """What the order used, and what the site left out of everything: a subject that is left
+        out is in no split, and every reply can say so."""
+        known = getattr(dataset, "summary", None) or DataSummary(num_subjects=len(dataset))
+        return replace(known, left_out=self._left_out, inputs=local.input_shapes(dataset))
+
     def _weights(self, trained: Mapping[str, int]) -> dict[str, float]:
         rule = self._plan.aggregation
         if rule.weights == "uniform":
@@ -137,7 +145,9 @@ class Learner:
         return {module: weights.examples(n, rule.weight_cap) for module, n in trained.items()}
 
 
-def summary(dataset: Any) -> DataSummary:
-    """The dataset's own summary, or one that counts its examples; with the shapes of its inputs."""
-    known = getattr(dataset, "summary", None) or DataSummary(num_subjects=len(dataset))
-    return replace(known, inputs=local.input_shapes(dataset))
+def _left_out(data: Mapping[Split, Any]) -> dict[str, int]:
+    """Reason → how many files or subjects, over the summaries of all splits."""
+    total = Counter[str]()
+    for dataset in data.values():
+        total.update(getattr(getattr(dataset, "summary", None), "left_out", {}))
+    return dict(sorted(total.items()))

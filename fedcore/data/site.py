@@ -26,7 +26,7 @@ class SiteData:
     A dataset function ``f(site: SiteData, **arguments)`` returns a mapping with the datasets
     ``train``, ``validation`` and ``test``. Each has ``__len__`` and ``__getitem__(i) → (inputs,
     target)``; optional attributes are ``groups`` (attribute → one value per example), ``summary``
-    (a DataSummary) and ``collate(items) → (inputs, targets)``.
+    (a DataSummary of that split) and ``collate(items) → (inputs, targets)``.
     """
 
     task: Task

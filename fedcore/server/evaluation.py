@@ -76,6 +76,7 @@ def evaluate(run: Run, orders: Sequence[EvalOrder], dropped: Mapping[str, str]) 
                 (r.measurements.get("seconds.evaluate", 0.0) for r in replies.values()), default=0.0
             ),
         },
+        data={site: reply.data for site, reply in replies.items()},
     )
     if not run.exchange.create_record(run.run_id, _name(round_num, split), record):
         return evaluation_of(run, round_num, split) or record

@@ -36,6 +36,9 @@ def result_of(run: Run, version: int | None = None) -> dict[str, Any]:
     evaluations = [*(e for e in checks if e is not None), final]
     opened = run.exchange.record(run.run_id, "run", RunFile)
     data = participants(run)
+    # Every reply tells of the site's whole data set, so the last one is enough, and all of it.
+    left_out = {site: trained_on["left_out"] for site, trained_on in data.items()}
+    left_out |= {site: said.left_out for e in evaluations for site, said in e.data.items()}
     return {
         "run_id": run.run_id,
         "plan": run.plan.model_dump(mode="json"),
@@ -45,7 +48,10 @@ def result_of(run: Run, version: int | None = None) -> dict[str, Any]:
         "version": __version__,
         "history": [_round(r, e) for r, e in zip(rounds, checks, strict=True)],
         "final": final.summary,
-        "sites": {site: _site(site, data.get(site, {}), rounds, final) for site in run.population},
+        "sites": {
+            site: _site(site, data.get(site, {}), left_out.get(site, {}), rounds, final)
+            for site in run.population
+        },
         "fairness": gaps(final.summary),
         "verdict": asdict(verdict),
         "onnx": {"path": None, "max_abs_diff": max(final.onnx_max_abs_diff.values(), default=None)},
@@ -111,7 +117,11 @@ def _round(record: RoundRecord, evaluation: EvaluationRecord | None) -> dict[str
 
 
 def _site(
-    site: str, data: Mapping[str, Any], rounds: list[RoundRecord], final: EvaluationRecord
+    site: str,
+    data: Mapping[str, Any],
+    left_out: Mapping[str, int],
+    rounds: list[RoundRecord],
+    final: EvaluationRecord,
 ) -> dict[str, Any]:
     reasons = [r.dropped[site] for r in rounds if site in r.dropped]
     if site in final.missing:
@@ -123,7 +133,7 @@ def _site(
             "test": final.num_examples.get(site, 0),
         },
         "modalities": data.get("modalities", {}),
-        "left_out": data.get("left_out", {}),
+        "left_out": dict(left_out),
         "refusals": sorted(set(reasons)),
     }
 

@@ -1,0 +1,71 @@
+"""What came of a run: each site's own figures, counted once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import toy
+
+from fedcore.config.plan import Plan
+from fedcore.data.site import SiteData
+from fedcore.errors import NotFound
+from fedcore.records import DataSummary
+from fedcore.server import evaluation, orders, release, replies
+from fedcore.server.result import headline, result_of
+from fedcore.store.memory import MemoryStore
+
+LEFT_OUT = {"train": {"no label": 2}, "validation": {"truncated": 1}, "test": {"no label": 1}}
+IN_ALL = {"no label": 3, "truncated": 1}
+
+
+@pytest.fixture(autouse=True)
+def sites_that_left_something_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = toy.dataset
+
+    def dataset(site: SiteData) -> dict[str, Any]:
+        splits: dict[str, Any] = whole(site)
+        for name, split in splits.items():
+            split.summary = DataSummary(len(split), left_out=LEFT_OUT[name])
+        return splits
+
+    monkeypatch.setattr(toy, "dataset", dataset)
+
+
+def finished(plan: Plan, store: MemoryStore, absent: str = "") -> toy.Run:
+    """A run to its verdict, without the export; ``absent`` never answers."""
+    launcher = toy.InlineLauncher(store, toy.site_stores(), absent=frozenset({absent} - {""}))
+    run = toy.open_toy(store, plan)
+    toy.play(run, launcher)
+    asked = orders.eval_orders(run, plan.rounds, "test")
+    missing = replies.await_replies(run, asked, launcher)
+    release.judge(run, evaluation.evaluate(run, asked, missing))
+    return run
+
+
+def test_what_was_left_out_is_of_all_splits_and_counted_once() -> None:
+    result = result_of(finished(toy.plan(rounds=3), MemoryStore()))
+    assert {site: of["left_out"] for site, of in result["sites"].items()} == dict.fromkeys(
+        toy.SITES, IN_ALL
+    )
+    assert headline(result)["sites"]["east"]["left_out"] == IN_ALL
+
+
+def test_a_site_that_was_never_asked_to_train_tells_too() -> None:
+    plan = toy.plan(rounds=1, cohort={"size": 2, "min_clients": 2})
+    result = result_of(finished(plan, MemoryStore()))
+    trained = {site for site, of in result["sites"].items() if of["num_examples"]["train"] > 0}
+    assert len(trained) == 2
+    assert all(of["left_out"] == IN_ALL for of in result["sites"].values())
+
+
+def test_of_a_site_that_never_answered_nothing_is_known() -> None:
+    result = result_of(finished(toy.plan(), MemoryStore(), absent="west"))
+    west = result["sites"]["west"]
+    assert (west["left_out"], west["summary"], west["num_examples"]["train"]) == ({}, None, 0)
+    assert west["refusals"] == ["switched off"]
+
+
+def test_without_a_verdict_there_is_no_result() -> None:
+    with pytest.raises(NotFound, match="no verdict yet"):
+        result_of(toy.open_toy(MemoryStore(), toy.plan()))
