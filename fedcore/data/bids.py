@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedcore.config.plan import Task
+from fedcore.config.plan import Modality, Task
 from fedcore.data import consent, layout, nifti, participants, preprocess
 from fedcore.data.participants import SPLITS, Participants, split_of
 from fedcore.data.site import Files, SiteData
@@ -222,6 +222,27 @@ def _unusable(
     return None if known in site.task.classes else "label not among the plan's classes"
 
 
+class Preparation:
+    """One subject's images, one after the other, onto one grid: that around the first of them."""
+
+    def __init__(self, shape: Sequence[int], spacing_mm: float) -> None:
+        self._shape, self._spacing_mm = shape, spacing_mm
+        self._grid: preprocess.Grid | None = None
+        self._reference = ""
+
+    def image(self, volume: nifti.Volume, name: str, modality: Modality) -> preprocess.FloatArray:
+        """The image of a modality as a model takes it, (X, Y, Z). Raises DataError."""
+        if self._grid is None:
+            self._reference = name
+            self._grid = preprocess.centred_grid(
+                volume.voxels.shape, volume.affine, shape=self._shape, spacing_mm=self._spacing_mm
+            )
+        image = preprocess.resample(*volume, self._grid)
+        if name != self._reference and image.min() == image.max():
+            raise DataError("off the grid", reason=f"no overlap with {self._reference}")
+        return preprocess.normalise(image, modality.kind, modality.window)
+
+
 def _images(
     site: SiteData, folder: str, paths: Sequence[str], shape: Sequence[int], spacing_mm: float
 ) -> tuple[dict[str, Tensor], tuple[LeftOut, ...]]:
@@ -230,20 +251,11 @@ def _images(
     chosen, surplus = layout.choose(paths, {name: m.path for name, m in modalities.items()})
     left_out = [(folder + path, reason) for path, reason in surplus]
     images: dict[str, Tensor] = {}
-    grid = None
+    preparation = Preparation(shape, spacing_mm)
     for name, path in chosen.items():
         key = folder + path
         try:
-            volume = nifti.read(_get(site.files, key))
-            if grid is None:
-                reference = name
-                grid = preprocess.centred_grid(
-                    volume.voxels.shape, volume.affine, shape=shape, spacing_mm=spacing_mm
-                )
-            image = preprocess.resample(*volume, grid)
-            if name != reference and image.min() == image.max():
-                raise DataError("off the grid", reason=f"no overlap with {reference}")
-            image = preprocess.normalise(image, modalities[name].kind, modalities[name].window)
+            image = preparation.image(nifti.read(_get(site.files, key)), name, modalities[name])
         except DataError as error:
             log.warning("left out %s: %s", key, error)
             left_out.append((key, error.reason))

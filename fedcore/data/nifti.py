@@ -38,14 +38,16 @@ class Volume(NamedTuple):
     affine: NDArray[np.float64]
 
 
-def read(data: bytes) -> Volume:
+def read(data: bytes, *, max_bytes: int | None = None) -> Volume:
     """The image in a ``.nii`` or ``.nii.gz`` file, in the orientation closest to RAS+.
+
+    ``max_bytes``: what it may unzip to, instead of MAX_BYTES.
 
     Voxels that are not finite become the smallest finite value. Raises DataError, and nothing
     else, for a file that is corrupt, empty, not 3-D or not placed in space; its ``reason`` holds
     nothing of the image and may be counted.
     """
-    data = _unzipped(data)
+    data = _unzipped(data, max_bytes or MAX_BYTES)
     header = _header(data)
     shape = _shape(header)
     affine = _affine(header)
@@ -57,12 +59,12 @@ def read(data: bytes) -> Volume:
     )
 
 
-def _unzipped(data: bytes) -> bytes:
+def _unzipped(data: bytes, max_bytes: int) -> bytes:
     """All members of a gzip file, or ``data`` itself where it is none."""
     if not data.startswith(_GZIP):
         return data
     parts = []
-    room = MAX_BYTES
+    room = max_bytes
     while data.startswith(_GZIP):
         member = zlib.decompressobj(_WINDOW_BITS_GZIP)
         try:
@@ -71,7 +73,7 @@ def _unzipped(data: bytes) -> bytes:
             raise DataError(f"the gzip data is damaged: {error}", reason="corrupt") from error
         room -= len(parts[-1])
         if room <= 0:
-            raise DataError(f"more than {MAX_BYTES} bytes unzipped", reason="too large")
+            raise DataError(f"more than {max_bytes} bytes unzipped", reason="too large")
         if not member.eof:
             raise DataError("the gzip data ends too early", reason="truncated")
         data = member.unused_data

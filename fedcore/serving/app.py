@@ -1,14 +1,16 @@
 """The champion behind HTTP: GET /health, /model, /metrics and POST /predict.
 
+/predict takes one subject's NIfTI files as a form, field by modality, or prepared arrays of many.
 No access control of its own: it belongs behind the hospital's own proxy.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
@@ -16,13 +18,17 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from numpy.typing import NDArray
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
 from fedcore.errors import BlobError, DataError, FedcoreError, ServiceUnavailable
-from fedcore.serving import body
-from fedcore.serving.predictor import Predictor
+from fedcore.serving import body, scans
+from fedcore.serving.predictor import Images, Predictor
 from fedcore.telemetry import ServingMetrics, serving_metrics
 
 log = logging.getLogger("fedcore.serving")
+
+_MAX_FILES = 64
 
 
 class Manifest(Protocol):
@@ -32,6 +38,8 @@ class Manifest(Protocol):
     def version(self) -> int: ...
     @property
     def onnx_digest(self) -> str: ...
+    @property
+    def plan(self) -> Mapping[str, Any]: ...
 
 
 Load = Callable[[], tuple[bytes, Any]]
@@ -72,7 +80,8 @@ def create_app(
     async def predict(request: Request) -> Response:
         status, begun = 500, time.perf_counter()
         try:
-            data = await _read(request, max_bytes)
+            sent = _limited(request, max_bytes)
+            data = await _files(request, sent) if _is_form(request) else await _whole(sent)
             answer = await run_in_threadpool(_predict, served, data, max_bytes)
             status = 200
             return JSONResponse(answer)
@@ -145,9 +154,13 @@ class _Served:
         return opened
 
 
-def _predict(served: _Served, data: bytes, max_bytes: int) -> dict[str, Any]:
-    images = body.arrays(data, max_bytes=max_bytes)
+def _predict(served: _Served, data: bytes | Mapping[str, bytes], max_bytes: int) -> dict[str, Any]:
+    """``data``: arrays in one body, prepared as in training, or one subject's files as they are."""
     predictor, manifest = served.current()
+    if isinstance(data, bytes):
+        images: Images = body.arrays(data, max_bytes=max_bytes)
+    else:
+        images = scans.prepared(data, manifest.plan["task"], max_bytes=max_bytes)
     return {
         "model": {"version": manifest.version, "onnx_digest": manifest.onnx_digest},
         "modalities_used": [name for name in predictor.inputs if name in images],
@@ -159,15 +172,40 @@ def _named(probabilities: NDArray[Any], classes: Sequence[str]) -> list[dict[str
     return [dict(zip(classes, row, strict=True)) for row in probabilities.tolist()]
 
 
-async def _read(request: Request, max_bytes: int) -> bytes:
-    """The whole body, or _TooLargeError as soon as it is known to be."""
-    parts, size = [], 0
+async def _limited(request: Request, max_bytes: int) -> AsyncGenerator[bytes]:
+    """The body as it comes, or _TooLargeError as soon as it is known to be."""
+    size = 0
     async for part in request.stream():
         size += len(part)
         if size > max_bytes:
             raise _TooLargeError(f"the body has more than {max_bytes} bytes; send fewer subjects")
-        parts.append(part)
-    return b"".join(parts)
+        yield part
+
+
+async def _whole(sent: AsyncGenerator[bytes]) -> bytes:
+    return b"".join([part async for part in sent])
+
+
+def _is_form(request: Request) -> bool:
+    return request.headers.get("content-type", "").startswith("multipart/form-data")
+
+
+class _InMemory(MultiPartParser):
+    """Scans are not written to a disk; their size is limited already."""
+
+    spool_max_size = sys.maxsize
+
+
+async def _files(request: Request, sent: AsyncGenerator[bytes]) -> dict[str, bytes]:
+    """The files of a form by field, that is, by modality."""
+    try:
+        form = await _InMemory(request.headers, sent, max_files=_MAX_FILES, max_fields=0).parse()
+    except (MultiPartException, KeyError) as error:  # KeyError: a form without its boundary
+        raise BlobError(f"the form cannot be read: {error}") from error
+    files = {name: file for name, file in form.multi_items() if isinstance(file, UploadFile)}
+    if len(files) < len(form.multi_items()):
+        raise BlobError("the form gives a modality twice; send one file for each")
+    return {name: await file.read() for name, file in files.items()}
 
 
 def _status(error: FedcoreError) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -31,6 +32,7 @@ class Source:
     version: int | None = 1
     error: Exception | None = None
     asked: int = 0
+    plan: dict[str, Any] = field(default_factory=dict)
 
     def champion(self) -> int | None:
         self.asked += 1
@@ -41,7 +43,9 @@ class Source:
             raise self.error
         if self.version is None:
             raise NotFound("model 'brain' has no champion")
-        return self.models[self.version], Manifest(self.version, f"digest-{self.version}")
+        return self.models[self.version], Manifest(
+            self.version, f"digest-{self.version}", self.plan
+        )
 
 
 Start = Callable[..., TestClient]
@@ -194,3 +198,56 @@ def test_a_slow_store_holds_up_one_request_alone(source: Source) -> None:
     answer.set()
     held.join(20)
     assert not held.is_alive()
+
+
+TASK = {
+    "classes": ["none", "glioma", "other"],
+    "modalities": {
+        "ct": {"kind": "ct", "path": "*", "window": [-1000, 1000]},
+        "t1": {"kind": "mr", "path": "*"},
+    },
+    "model": {"function": "a:b"},
+    "dataset": {
+        "function": "fedcore.data.bids:dataset",
+        "arguments": {"shape": [2, 2, 2], "spacing_mm": 8.0},
+    },
+}
+
+
+def scan() -> bytes:
+    voxels = np.random.default_rng(0).uniform(1, 9, (4, 4, 4)).astype(np.float32)
+    return bytes(nibabel.Nifti1Image(voxels, np.diag([4.0, 4.0, 4.0, 1.0])).to_bytes())
+
+
+def test_a_subjects_files_are_predicted_from(start: Start, source: Source) -> None:
+    source.plan = {"task": TASK}
+    answer = start().post("/predict", files={"t1": ("sub-1_T1w.nii", scan())})
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert found["modalities_used"] == ["t1"]
+    (row,) = found["predictions"]
+    assert sum(row.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("form", "status", "message"),
+    [
+        ({"files": {"t1": ("x.nii", b"garbage")}}, 422, "t1: this is not a NIfTI file"),
+        ({"files": {"mri": ("x.nii", scan())}}, 422, "no input 'mri'"),
+        ({"files": [("t1", ("a.nii", scan())), ("t1", ("b.nii", scan()))]}, 400, "twice"),
+        ({"files": {"t1": ("x.nii", bytes(20_000))}}, 413, "more than 10000 bytes"),
+        ({"data": {"t1": "text"}, "files": {"ct": ("x.nii", scan())}}, 400, "cannot be read"),
+        ({"content": b"--x", "headers": {"content-type": "multipart/form-data"}}, 400,
+         "cannot be read"),
+        ({"content": b"garbage", "headers": {"content-type": "multipart/form-data; boundary=x"}},
+         400, "cannot be read"),
+        ({"content": b"--x--", "headers": {"content-type": "multipart/form-data; boundary=x"}},
+         422, "no image was given"),
+    ],
+)  # fmt: skip
+def test_a_wrong_form_is_told_what_is_wrong(
+    start: Start, source: Source, form: dict[str, Any], status: int, message: str
+) -> None:
+    source.plan = {"task": TASK}
+    answer = start(max_bytes=10_000).post("/predict", **form)
+    assert (answer.status_code, message in answer.json()["error"]) == (status, True), answer.text

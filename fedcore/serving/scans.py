@@ -1,0 +1,50 @@
+"""NIfTI files of one subject → a model's inputs, prepared as its training data were."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcore.config.plan import Task
+from fedcore.data import bids, nifti
+from fedcore.errors import DataError
+
+_BUILT_IN = "fedcore.data.bids:dataset"
+
+
+def prepared(
+    files: Mapping[str, bytes], task: Mapping[str, Any], *, max_bytes: int
+) -> dict[str, NDArray[np.float32]]:
+    """Modality → (1, 1, X, Y, Z), from modality → ``.nii`` or ``.nii.gz`` of one subject.
+
+    ``task``: of the plan in the model's manifest. Raises DataError that names the modality whose
+    file is not usable (each may unzip to ``max_bytes``), or says that the plan's dataset function
+    is its own, so that nobody here knows how it prepares its inputs.
+    """
+    what = Task.model_validate(task)
+    if what.dataset.function != _BUILT_IN:
+        raise DataError(
+            f"this model's inputs are prepared by {what.dataset.function}; send what that gives, "
+            "as .npz or safetensors",
+            reason="own dataset function",
+        )
+    for name in files:
+        if name not in what.modalities:
+            raise DataError(
+                f"the model has no input {name!r}; it takes {', '.join(what.modalities)}",
+                reason="unknown input",
+            )
+    arguments = what.dataset.arguments
+    onto = bids.Preparation(arguments["shape"], arguments["spacing_mm"])
+    images = {}
+    for name, modality in what.modalities.items():
+        if name in files:
+            try:
+                image = onto.image(nifti.read(files[name], max_bytes=max_bytes), name, modality)
+            except DataError as error:
+                raise DataError(f"{name}: {error}", reason=error.reason) from error
+            images[name] = image[None, None]
+    return images
