@@ -88,12 +88,14 @@ class Cluster:
     def delete_job(self, namespace: str, name: str) -> None:
         """Remove the Job and its pods; what is gone already is no error. Raises ApiError."""
         try:
-            _ask(
-                self._batch.delete_namespaced_job,
-                name,
-                namespace,
-                propagation_policy="Background",
-            ).release_conn()
+            _object(
+                _ask(
+                    self._batch.delete_namespaced_job,
+                    name,
+                    namespace,
+                    propagation_policy="Background",  # without it, the pods would stay
+                )
+            )
         except ApiError as error:
             if error.status != 404:
                 raise
@@ -148,16 +150,20 @@ class Mirror:
     def note(self, found: Object) -> None:
         """What its maker knows before the watch does."""
         with self._lock:
-            self._objects.setdefault(found["metadata"]["name"], found)
+            self._objects.setdefault(found["metadata"]["name"], _slim(found))
 
-    def close(self) -> None:
-        """End the watch; the thread ends with the read that it is in."""
+    def stop(self) -> None:
+        """End the watch; its thread ends with the read that it is in."""
         self._stopping.set()
         answer = self._answer
         connection = getattr(answer, "connection", None)
         if connection is not None and connection.sock is not None:
             with contextlib.suppress(OSError):
                 connection.sock.shutdown(socket.SHUT_RDWR)
+
+    def join(self, timeout: float) -> None:
+        """Wait for the thread, after ``stop``."""
+        self._thread.join(timeout)
 
     def _run(self) -> None:
         delay = 0.0
@@ -199,7 +205,7 @@ class Mirror:
                 if line:
                     self._follow(json.loads(line))
         except (urllib3.exceptions.HTTPError, OSError, AttributeError, ValueError) as error:
-            # AttributeError: http.client's, when close() takes the socket from under a read
+            # AttributeError: http.client's, when stop() takes the socket from under a read
             raise ApiError(0, f"the watch broke: {error}") from error
         finally:
             self._answer = None
@@ -218,9 +224,13 @@ class Mirror:
 
 
 def _slim(found: Object) -> Object:
-    """Without what only the API server needs: it is half of an object's size."""
-    found["metadata"].pop("managedFields", None)
-    return found
+    """What the launcher asks of a Job or pod: a twentieth of it, for a watch keeps every one."""
+    kept = ("name", "labels", "annotations", "creationTimestamp", "deletionTimestamp")
+    return {
+        "metadata": {key: found["metadata"][key] for key in kept if key in found["metadata"]},
+        "spec": {"suspend": found.get("spec", {}).get("suspend", False)},
+        "status": found.get("status", {}),
+    }
 
 
 def _ask(function: Callable[..., Any], *args: Any, **kwargs: Any) -> urllib3.HTTPResponse:

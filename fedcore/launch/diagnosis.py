@@ -37,7 +37,7 @@ def of_job(job: Object, pods: Sequence[Object], place: KubernetesSite) -> Findin
     newest = pods[-1] if pods else None
     conditions = _true_conditions(job)
     if "Complete" in conditions:
-        return Finding("its client ended without a reply", ended=True, pod=_name(newest))
+        return Finding("its client ended without a reply", ended=True)
     if "Failed" in conditions:
         return _failed(conditions["Failed"], pods, place)
     if job["spec"].get("suspend"):

@@ -25,6 +25,7 @@ log = logging.getLogger("fedcore.run")
 _LOG_LINES = 40
 _MAX_DELAY = 10.0
 _MAX_ATTEMPTS = 20
+_GOODBYE = 5.0  # seconds for the watches' threads to end
 _WORTH_TELLING = 3.0  # seconds: every pod is late for a moment
 
 
@@ -94,8 +95,12 @@ class KubernetesLauncher:
 
     def close(self) -> None:
         """End the watches. The Jobs stay: they belong to the run, not to this process."""
-        for place in self._places.values():
-            place.close()
+        mirrors = [mirror for place in self._places.values() for mirror in place.mirrors()]
+        for mirror in mirrors:
+            mirror.stop()
+        deadline = time.monotonic() + _GOODBYE
+        for mirror in mirrors:
+            mirror.join(max(0.0, deadline - time.monotonic()))
 
     def _start(self, client: _Client, place: _Place) -> None:
         """Take up the run's Job if there is one at work, or create it; if not now, then later."""
@@ -161,12 +166,13 @@ class KubernetesLauncher:
         if not (found.ended or found.hopeless):
             passing = found.pending and self._waited(client) < _WORTH_TELLING
             return ClientStatus("running", place.trouble() or ("" if passing else found.reason))
-        reason = found.reason
-        if (last := place.last_line(found.pod)) is not None:
-            reason = f"{reason}: {last}"
+        if not found.hopeless:  # ended as clients do; most likely its reply is there by now
+            return ClientStatus("failed", found.reason)
         if not found.ended:
             place.delete(name)
-        return ClientStatus("failed", reason, permanent=found.hopeless)
+        last = place.last_line(found.pod)
+        reason = found.reason if last is None else f"{found.reason}: {last}"
+        return ClientStatus("failed", reason, permanent=True)
 
     @staticmethod
     def _waited(client: _Client) -> float:
@@ -214,9 +220,13 @@ class _Place:
             self._jobs = self._cluster.watch_jobs(self.where.namespace, selector)
             self._pods = self._cluster.watch_pods(self.where.namespace, selector)
 
+    def mirrors(self) -> list[Mirror]:
+        """The watches that have begun."""
+        return [mirror for mirror in (self._jobs, self._pods) if mirror is not None]
+
     def listed(self) -> bool:
         """Whether it is known which Jobs there are. Raises ApiError if it cannot become so."""
-        mirrors = [mirror for mirror in (self._jobs, self._pods) if mirror is not None]
+        mirrors = self.mirrors()
         for mirror in mirrors:
             if mirror.problem is not None and not mirror.problem.temporary:
                 raise mirror.problem
@@ -224,8 +234,8 @@ class _Place:
 
     def trouble(self) -> str:
         """What keeps the watches from seeing, if anything does."""
-        for mirror in (self._jobs, self._pods):
-            if mirror is not None and mirror.problem is not None:
+        for mirror in self.mirrors():
+            if mirror.problem is not None:
                 return (f"the API server at {self.address} does not answer "
                         f"({mirror.problem.message[:200]})")  # fmt: skip
         return ""
@@ -284,19 +294,15 @@ class _Place:
         if pod not in self._logs:
             try:
                 self._logs[pod] = self._cluster.log(self.where.namespace, pod, _LOG_LINES)
-            except ApiError as error:
-                return [f"(its log cannot be read: {error.message})"]
+            except ApiError as error:  # its pod is gone, or never began
+                log.info("site %s: no log of pod %s: %s", self.site, pod, error.message)
+                return []
         return self._logs[pod]
 
     def last_line(self, pod: str | None) -> str | None:
         """What the client said last."""
         lines = [line for line in self.log(pod) if line.strip()] if pod is not None else []
         return lines[-1].strip() if lines else None
-
-    def close(self) -> None:
-        for mirror in (self._jobs, self._pods):
-            if mirror is not None:
-                mirror.close()
 
 
 def _over(job: Object) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from kube import KubeApi
-from launching import NAMESPACE, Client, settings
+from launching import CONFIG, KEYS, NAMESPACE, Client, settings
 
 from fedcore.launch.kubernetes import KubernetesLauncher
 
@@ -21,17 +21,7 @@ def client() -> Client:
 @pytest.fixture
 def kube(client: Client) -> Iterator[KubeApi]:
     with KubeApi(runner=client) as api:
-        api.namespace(
-            NAMESPACE,
-            config_maps={"fedcore-client": {"exchange.json": "{}", "data.json": "{}"}},
-            secrets={
-                "fedcore-client": {
-                    f"{place}-{part}-key": "key"
-                    for place in ("exchange", "data")
-                    for part in ("access", "secret")
-                }
-            },
-        )
+        api.namespace(NAMESPACE, config_maps=CONFIG, secrets=KEYS)
         yield api
 
 

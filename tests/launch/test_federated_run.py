@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import toy
 from kube import KubeApi
-from launching import IMAGE
+from launching import IMAGE, KEYS
 from ruamel.yaml import YAML
 
 from fedcore.agent import Agent
@@ -57,7 +57,7 @@ class Hospitals:
         for site in toy.SITES:
             FilesystemStore(folder / site).put("table.csv", toy.table(site))
             kube.namespace(f"fedcore-{site}", config_maps={"fedcore-client": self._config(site)},
-                           secrets={"fedcore-client": _keys()})  # fmt: skip
+                           secrets=KEYS)  # fmt: skip
         self.kubeconfig = kube.kubeconfig(folder / "kubeconfig")
 
     def _config(self, site: str) -> dict[str, str]:
@@ -97,10 +97,6 @@ class Hospitals:
     def pods(self, site: str) -> list[str]:
         found = self.kube.pods(f"fedcore-{site}", phase="Running")
         return [pod["metadata"]["name"] for pod in found]
-
-
-def _keys() -> dict[str, str]:
-    return {f"{p}-{k}-key": "unused" for p in ("exchange", "data") for k in ("access", "secret")}
 
 
 @pytest.fixture

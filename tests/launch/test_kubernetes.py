@@ -162,8 +162,8 @@ def test_temporary_exits_start_again(kube: KubeApi, launch: Launch, client: Clie
     client.exits = [75, 75]
     launcher = launch()
     launcher.ensure(order())
-    running(kube, launcher)
-    assert len(kube.pods(NAMESPACE)) == 3
+    until(kube, launcher, lambda _: len(kube.pods(NAMESPACE)) == 3)
+    assert running(kube, launcher)
     assert len(kube.jobs(NAMESPACE)) == 1
 
 

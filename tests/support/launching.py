@@ -14,6 +14,15 @@ from fedcore.records import ClientStatus, TrainOrder
 
 NAMESPACE = "fedcore-north"
 IMAGE = "example.org/fedcore-client@sha256:" + "0" * 64
+CONFIG = {"fedcore-client": {"exchange.json": "{}", "data.json": "{}"}}
+KEYS = {
+    "fedcore-client": {
+        f"{place}-{part}-key": "key"
+        for place in ("exchange", "data")
+        for part in ("access", "secret")
+    }
+}
+"""What the site's chart makes: without it no container starts."""
 
 
 def order(seq: int = 0, *, site: str = "north", run_id: str = "run-1") -> TrainOrder:
