@@ -24,10 +24,16 @@ from pathlib import Path
 
 import pytest
 from cluster_api import Access
+from cluster_forward import Forward
 from cluster_launch import Launches
+from cluster_network import network_is_enforced
+from cluster_run import fill
+from cluster_s3 import PORT, PodS3
 from cluster_sites import NO_GPU, NO_IMAGE, Namespaces, Site, install, site_values
 from kubernetes.config import ConfigException
 from urllib3.exceptions import HTTPError
+
+from fedcore.store import envelope
 
 
 @pytest.fixture(scope="session")
@@ -107,6 +113,34 @@ def bare(admin: Access, namespaces: Namespaces, may_make_policies: bool, folder:
 def server(admin: Access, bare: Site) -> Access:
     """The coordinator: who holds the token that the bare site handed out."""
     return admin.with_token(admin.token_of(bare.namespace, "fedcore-server"))
+
+
+SITES = ("north", "south", "west")
+
+
+@pytest.fixture(scope="session")
+def s3(admin: Access, image: str, namespaces: Namespaces, folder: Path) -> Iterator[PodS3]:
+    """The S3 service of the sites in SITES, with their data in it."""
+    service = PodS3(admin, namespaces.make("s3"), image, SITES, folder)
+    service.start()
+    with Forward(admin.api, service.namespace, "s3", PORT) as forward:
+        service.s3_endpoint = f"http://127.0.0.1:{forward.port}"
+        service.make_buckets()
+        fill(service)
+        yield service
+
+
+@pytest.fixture(scope="session")
+def key(folder: Path) -> Path:
+    """The server's signing key."""
+    envelope.create_key(folder / "server.pem")
+    return folder / "server.pem"
+
+
+@pytest.fixture(scope="session")
+def enforced(admin: Access, image: str, namespaces: Namespaces, s3: PodS3) -> bool:
+    """Whether this cluster's network obeys NetworkPolicies: many do not."""
+    return network_is_enforced(admin, namespaces.make("network"), image, s3.address)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ ORDER = TrainOrder("brain-tumour-1a2b3c4d", "north", 7, 3, "ab" * 32, "cd" * 32)
 def site(admin: Access, policies: None, namespaces: Namespaces, folder: Path) -> Site:
     """The chart's own example of a site, with a token for the coordinator."""
     values = example(SITE, "direct") | {"server": {"serviceAccount": {"create": True}}}
-    return install(admin, "north", namespaces.make("north"), values, folder)
+    return install(admin, "north", namespaces.make("admission"), values, folder)
 
 
 @pytest.fixture(scope="module")

@@ -7,11 +7,14 @@ They are made all at once, since each takes its time.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from cluster_api import Access, Object, wait_for
 from cluster_launch import SMALL, Launched, Launches, jobs, pods, scripted
 from cluster_sites import Site
+from kubernetes import client
 
 from fedcore.launch.manifest import PERMANENT_EXITS
 
@@ -21,7 +24,12 @@ Settings = dict[str, Any]
 
 TEMPORARY_EXITS = (75, 1, 137, 143)
 _END = "print('some line'); print('fedcore: the last word', flush=True); raise SystemExit({})"
-_WAIT = "import time; print('at work', flush=True); time.sleep(600)"
+_WAIT = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+print("at work", flush=True)
+time.sleep(600)
+"""
 _HOARD = "hoard = [bytearray(1 << 24) for _ in range(64)]"
 
 

@@ -26,6 +26,7 @@ API_VERSIONS = {
     "Pod": "v1",
     "ResourceQuota": "v1",
     "Secret": "v1",
+    "Service": "v1",
     "SelfSubjectAccessReview": "authorization.k8s.io/v1",
     "SelfSubjectRulesReview": "authorization.k8s.io/v1",
     "ValidatingAdmissionPolicy": "admissionregistration.k8s.io/v1",
