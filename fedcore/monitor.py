@@ -29,13 +29,21 @@ class _Observer(logging.Handler):
 
 
 @contextmanager
-def exposed(port: int | None) -> Iterator[None]:
-    """Serve ``http://127.0.0.1:<port>/metrics`` while the block runs; nothing if port is None."""
+def exposed(port: int | None, address: str = "127.0.0.1") -> Iterator[None]:
+    """Serve ``http://<address>:<port>/metrics`` while the block runs; nothing if port is None.
+
+    A port that is taken (by another run of this machine) costs the metrics, not the run.
+    """
     if port is None:
         yield
         return
     registry = CollectorRegistry()
-    server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
+    try:
+        server, thread = start_http_server(port, addr=address, registry=registry)
+    except OSError as error:
+        log.warning("no metrics of this run at port %d: %s", port, error)
+        yield
+        return
     observer = _Observer(registry)
     log.addHandler(observer)
     try:

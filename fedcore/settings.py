@@ -57,6 +57,15 @@ class AgentSettings(ClientSettings):
             ) from error
 
 
+class FlowSettings(BaseSettings):
+    """What a flow run is told that nobody types: in a cluster, the chart does."""
+
+    model_config = SettingsConfigDict(env_prefix="FEDCORE_")
+
+    metrics_port: int | None = None
+    metrics_address: str = "0.0.0.0"  # noqa: S104  # a pod's; the chart's NetworkPolicy says who
+
+
 _POD_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _INHERITED = ("PATH", "HOME", "LANG", "PYTHONPATH", "TMPDIR", "SSL_CERT_FILE")
 
@@ -74,6 +83,11 @@ def client_settings() -> ClientSettings:
 def agent_settings() -> AgentSettings:
     """Read the environment. Raises ConfigError that names each missing or wrong variable."""
     return _read(AgentSettings)
+
+
+def flow_settings() -> FlowSettings:
+    """Read the environment. Raises ConfigError that names each wrong variable."""
+    return _read(FlowSettings)
 
 
 def _read(kind: type[SettingsT]) -> SettingsT:

@@ -16,11 +16,13 @@ from fedcore.config import plan as plans
 from fedcore.errors import ServiceUnavailable
 from fedcore.launch.api import Launcher
 from fedcore.models.initial import build_model
+from fedcore.monitor import exposed
 from fedcore.server.connect import connect
 from fedcore.server.evaluation import next_round
 from fedcore.server.events import tell
 from fedcore.server.result import finished_run
 from fedcore.server.run import Run, open_run, record_of
+from fedcore.settings import flow_settings
 from fedcore.training.state import get_params
 from flows import tasks
 from flows.cancel import end_clients
@@ -51,7 +53,11 @@ def train(plan: str, federation: str, run_id: RunId | None = None) -> dict[str, 
     """
     what, who = plans.load(Path(plan)), federations.load(Path(federation))
     run_id = run_id_of({"plan": plan, "run_id": run_id}, runtime.flow_run.id)
-    with connect(who, logs=Path(federation).parent / "logs") as connection:
+    settings = flow_settings()
+    with (
+        exposed(settings.metrics_port, settings.metrics_address),
+        connect(who, logs=Path(federation).parent / "logs") as connection,
+    ):
         run = open_run(
             connection.exchange,
             what,

@@ -39,6 +39,7 @@ _BAD_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "Exp
 _WRONG_PLACE = {"PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed",
                 "IllegalLocationConstraintException"}  # fmt: skip
 _BUSY = {"RequestTimeout", "OperationAborted"}
+_FULL = {"XMinioStorageFull", "QuotaExceeded"}
 _ABSENT = {"NoSuchKey", "404", "NotFound"}
 _LOST = {"PreconditionFailed", "412"}
 _COLLISION = "ConditionalRequestConflict"
@@ -215,6 +216,8 @@ def _refused(error: ClientError, where: str) -> FedcoreError:
         (code == "NoSuchBucket", ConfigError, "create the bucket, or correct its name"),
         (code in _WRONG_PLACE or status in (301, 307, 308), ConfigError,
          "correct the region or the endpoint"),
+        (status == 507 or code in _FULL, StoreUnavailable,
+         "the service has no room left; free some and try again"),
         (code in _BAD_KEYS or status == 401, AccessDenied,
          "correct the credential, or this machine's clock"),
         (status == 403, AccessDenied,
@@ -222,7 +225,9 @@ def _refused(error: ClientError, where: str) -> FedcoreError:
          "object that is not there)"),
         (status == 404, NotFound, "there is no such object"),
         (status == 501, ConfigError, "fedcore needs a service with conditional writes"),
-        (status >= 500 or status in (408, 429) or code in _BUSY, StoreUnavailable, "try again"),
+        (status in (408, 429, 503) or code in _BUSY, StoreUnavailable, "try again"),
+        (status >= 500, StoreUnavailable,
+         "the service has a fault, or its disk full; see its log, and try again"),
     )  # fmt: skip
     for applies, kind, way_out in meanings:
         if applies:
