@@ -426,5 +426,5 @@ def main() -> None:
     try:
         app()
     except FedcoreError as error:
-        console.print(f"fedcore: {error}", markup=False, highlight=False)
+        console.print(f"fedcore: {error}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)

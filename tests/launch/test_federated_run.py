@@ -14,24 +14,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import toy
+from hospitals import Hospitals
 from kube import KubeApi
-from launching import IMAGE, KEYS
 from ruamel.yaml import YAML
 
 from fedcore.agent import Agent
-from fedcore.config.federation import Federation
 from fedcore.launch.api import Launcher
 from fedcore.launch.kubernetes import KubernetesLauncher
 from fedcore.params import digest
-from fedcore.server.connect import launchers
 from fedcore.server.run import load_state
 from fedcore.store.calls import Calls
 from fedcore.store.exchange import Exchange
-from fedcore.store.filesystem import FilesystemStore
 
 PLAN = toy.plan(timeouts={"round": 90, "idle": 60, "poll": 0.05})
 SUPPORT = Path(toy.__file__).parent
@@ -45,65 +41,10 @@ def undisturbed() -> str:
     return digest(load_state(run, PLAN.rounds).params)
 
 
-class Hospitals:
-    """Three sites on one stand-in cluster, each with its namespace, bucket (a folder) and chart."""
-
-    def __init__(self, folder: Path, kube: KubeApi) -> None:
-        self.folder, self.kube = folder, kube
-        for name in ("exchange", *toy.SITES):
-            (folder / name).mkdir()
-        self.exchange = FilesystemStore(folder / "exchange")
-        self.jobs: dict[str, Any] = {"image": IMAGE, "gpu": None, "pending_seconds": 20}
-        for site in toy.SITES:
-            FilesystemStore(folder / site).put("table.csv", toy.table(site))
-            kube.namespace(f"fedcore-{site}", config_maps={"fedcore-client": self._config(site)},
-                           secrets=KEYS)  # fmt: skip
-        self.kubeconfig = kube.kubeconfig(folder / "kubeconfig")
-
-    def _config(self, site: str) -> dict[str, str]:
-        return {
-            "policy.yaml": toy.policy(site).model_dump_json(),
-            "exchange.json": json.dumps({"folder": str(self.folder / "exchange")}),
-            "data.json": json.dumps({"folder": str(self.folder / site)}),
-        }
-
-    def federation(self, launch: str = "kubernetes") -> Federation:
-        (self.folder / "server.pem").exists() or self._write_key()
-        return Federation.model_validate(
-            {
-                "exchange": {"folder": self.folder / "exchange"},
-                "signing_key": self.folder / "server.pem",
-                "launch": launch,
-                "sites": {site: {"kubernetes": self._place(site)} for site in toy.SITES},
-            }
-        )
-
-    def _place(self, site: str) -> dict[str, Any]:
-        return {"namespace": f"fedcore-{site}", "kubeconfig": self.kubeconfig, "job": self.jobs}
-
-    def _write_key(self) -> None:
-        from cryptography.hazmat.primitives import serialization as s
-
-        pem = toy.KEY.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption())
-        (self.folder / "server.pem").write_bytes(pem)
-
-    def run(self, launch: str = "kubernetes") -> tuple[str, list[Any]]:
-        """Play the run; the digest of its params, and its records."""
-        run = toy.open_toy(self.exchange, PLAN)
-        with launchers(self.federation(launch), self.exchange, toy.KEY, self.folder) as launcher:
-            records, _ = toy.play(run, launcher)
-        return digest(load_state(run, PLAN.rounds).params), records
-
-    def pods(self, site: str) -> list[str]:
-        found = self.kube.pods(f"fedcore-{site}", phase="Running")
-        return [pod["metadata"]["name"] for pod in found]
-
-
 @pytest.fixture
-def hospitals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hospitals]:
-    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))  # the pods' image holds the toy's code
+def hospitals(tmp_path: Path) -> Iterator[Hospitals]:
     with KubeApi() as kube:
-        yield Hospitals(tmp_path, kube)
+        yield Hospitals(tmp_path, kube, PLAN)
 
 
 def test_same_params_as_without_a_cluster(hospitals: Hospitals, undisturbed: str) -> None:
@@ -219,6 +160,7 @@ def test_the_command_a_user_types(hospitals: Hospitals) -> None:
     yaml.dump(federation, hospitals.folder / "federation.yaml")
     (hospitals.folder / "plan.yaml").write_text(PLAN.model_dump_json())
     environment = {name: value for name, value in os.environ.items() if "PREFECT" not in name}
+    environment["PYTHONPATH"] = str(SUPPORT)  # the export builds the toy's model
     done = subprocess.run(
         [sys.executable, "-m", "fedcore", "run", "plan.yaml", "--federation", "federation.yaml",
          "--json"],
