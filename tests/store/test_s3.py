@@ -79,10 +79,11 @@ def serving(status: int, body: bytes) -> Iterator[tuple[str, list[str]]]:
         (400, "AuthorizationHeaderMalformed", ConfigError, "region"),
         (400, "RequestTimeout", StoreUnavailable, "try again"),
         (429, "TooManyRequests", StoreUnavailable, "try again"),
-        (500, "InternalError", StoreUnavailable, "try again"),
+        (500, "InternalError", StoreUnavailable, "its disk full; see its log, and try again"),
         (501, "NotImplemented", ConfigError, "conditional writes"),
         (503, "SlowDown", StoreUnavailable, "try again"),
-        (507, "XMinioStorageFull", StoreUnavailable, "try again"),
+        (507, "XMinioStorageFull", StoreUnavailable, "no room left; free some and try again"),
+        (403, "QuotaExceeded", StoreUnavailable, "no room left; free some and try again"),
         (400, "EntityTooLarge", ConfigError, "EntityTooLarge"),
     ],
 )
