@@ -1,0 +1,105 @@
+"""Commands on released models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedcore.cli.options import DEFAULT_FEDERATION, FederationFile, Json, print_json
+from fedcore.config import federation as federations
+from fedcore.terminal import console, show_rows
+
+models_app = typer.Typer(help="Released models.", no_args_is_help=True)
+
+ModelName = Annotated[str, typer.Argument(help="The plan's name.")]
+
+
+@models_app.command("list")
+def models_list(
+    name: ModelName, federation: FederationFile = DEFAULT_FEDERATION, as_json: Json = False
+) -> None:
+    """List the versions of a model."""
+    registry = _registry(name, federation)
+    champion = registry.champion()
+    rows = [
+        {
+            "version": manifest.version,
+            "champion": manifest.version == champion,
+            "created": manifest.created,
+            "run": manifest.run_id,
+            "passed": manifest.verdict["passed"],
+        }
+        for manifest in registry.list()
+    ]
+    show_rows(name, rows)
+    print_json({"models": rows}, as_json=as_json)
+
+
+@models_app.command("show")
+def models_show(
+    name: ModelName,
+    version: Annotated[str, typer.Argument(help="A number, or champion.")] = "champion",
+    federation: FederationFile = DEFAULT_FEDERATION,
+    as_json: Json = False,
+) -> None:
+    """Show a version's model card."""
+    from dataclasses import asdict
+
+    from fedcore.registry.card import model_card
+
+    registry = _registry(name, federation)
+    manifest = registry.show("champion" if version == "champion" else int(version))
+    console.print(model_card(manifest), markup=False)
+    print_json(asdict(manifest), as_json=as_json)
+
+
+@models_app.command("promote")
+def models_promote(
+    name: ModelName,
+    version: Annotated[int, typer.Argument(help="The version to make champion.")],
+    federation: FederationFile = DEFAULT_FEDERATION,
+) -> None:
+    """Make a version that passed its gate the champion."""
+    _registry(name, federation).promote(version)
+    console.print(f"{name} version {version} is champion")
+
+
+@models_app.command("rollback")
+def models_rollback(name: ModelName, federation: FederationFile = DEFAULT_FEDERATION) -> None:
+    """Make the champion before this one champion again."""
+    version = _registry(name, federation).rollback()
+    console.print(f"{name} version {version} is champion again")
+
+
+def serve(
+    name: ModelName,
+    federation: FederationFile = DEFAULT_FEDERATION,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8080,
+) -> None:
+    """Serve a model's champion over HTTP: /predict, /model, /health, /metrics.
+
+    A newly promoted champion is picked up while the server runs.
+    """
+    import uvicorn
+    from prometheus_client import CollectorRegistry
+
+    from fedcore.serving.app import create_app
+
+    registry = _registry(name, federation)
+
+    def load() -> Any:
+        release = registry.load("champion")
+        return release.model, release.manifest
+
+    metrics = CollectorRegistry()
+    uvicorn.run(create_app(load, registry.champion, registry=metrics), host=host, port=port)
+
+
+def _registry(name: str, federation: Path) -> Any:
+    from fedcore.registry.api import Registry
+    from fedcore.server.connect import server_store
+
+    return Registry(server_store(federations.load(federation)), name)
