@@ -1,8 +1,10 @@
-# The images of fedcore: `make image`. docs/images.md says how large they are and why.
+# The images of fedcore: `make image`. docs/images.md says how large they are, and why.
 #
 #   client  what a hospital runs: `fedcore client`, `fedcore agent`, `fedcore probe`
 #   server  the coordinating side: `fedcore coordinate`, Prefect, export, registry, report
-#   demo    the server with an S3 service and synthetic hospitals, for trials alone
+#   demo    for trials alone: an S3 service and synthetic hospitals
+#
+# Each is the one before it and a layer more, so that what they share is stored once.
 #
 # TORCH_INDEX chooses PyTorch: empty takes PyPI's wheel, which brings CUDA; PyTorch's own CPU index
 # takes the one without. Both are the version that constraints.txt names.
@@ -11,25 +13,14 @@ ARG PYTHON=3.11-slim-bookworm
 FROM python:${PYTHON} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_NO_COMPILE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
-# Dependencies before code, so that a new version of fedcore is one small layer more. An empty
-# package stands in for fedcore meanwhile.
+# Dependencies before code, so that a new version of fedcore is one small layer. An empty package
+# stands in for it meanwhile.
 COPY pyproject.toml constraints.txt ./
 RUN touch README.md LICENSE \
  && mkdir fedcore && echo '__version__ = "0"' > fedcore/__init__.py \
  && python -m venv --without-pip /opt/venv
 COPY k8s/image/install-extras /usr/local/bin/
-
-FROM build AS client-dependencies
 ARG TORCH_INDEX=""
-RUN install-extras client,agent
-
-FROM build AS server-dependencies
-ARG TORCH_INDEX=""
-RUN install-extras server
-
-FROM build AS demo-dependencies
-ARG TORCH_INDEX=""
-RUN install-extras demo
 
 FROM build AS fedcore
 COPY README.md LICENSE ./
@@ -39,7 +30,17 @@ COPY plans plans
 RUN pip --python /opt/venv/bin/python install --no-deps --prefix /opt/fedcore . \
  && python -m compileall -q --invalidation-mode unchecked-hash -s /opt/fedcore -p /opt/venv /opt/fedcore
 
-# What all images share: Python, a user without rights, and nothing that installs or compiles.
+FROM build AS client-dependencies
+ARG TORCH_INDEX
+RUN install-extras client,agent
+
+FROM client-dependencies AS server-dependencies
+RUN install-extras server
+
+FROM server-dependencies AS demo-dependencies
+RUN install-extras demo
+
+# What all share: Python, a user without rights, and nothing that installs or compiles.
 FROM python:${PYTHON} AS runtime
 RUN pip uninstall --yes --quiet --root-user-action=ignore pip setuptools wheel \
  && rm -rf /usr/local/lib/python3.*/ensurepip /usr/local/lib/python3.*/idlelib \
@@ -51,26 +52,21 @@ ENV PATH=/opt/venv/bin:$PATH HOME=/scratch PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUF
 WORKDIR /scratch
 USER 10001:10001
 CMD ["fedcore", "--help"]
-LABEL org.opencontainers.image.title="fedcore" \
-      org.opencontainers.image.licenses="Apache-2.0"
-
-FROM runtime AS demo
-COPY --from=demo-dependencies /opt/venv /opt/venv
-COPY --from=fedcore /opt/fedcore /opt/venv
 ARG VERSION="dev" REVISION="unknown"
-LABEL org.opencontainers.image.description="fedcore's synthetic hospitals, for trials" \
-      org.opencontainers.image.version=$VERSION org.opencontainers.image.revision=$REVISION
+LABEL org.opencontainers.image.title="fedcore" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version=$VERSION \
+      org.opencontainers.image.revision=$REVISION
 
 FROM runtime AS client
+LABEL org.opencontainers.image.description="The client of a hospital, its agent and its probe"
 COPY --from=client-dependencies /opt/venv /opt/venv
 COPY --from=fedcore /opt/fedcore /opt/venv
-ARG VERSION="dev" REVISION="unknown"
-LABEL org.opencontainers.image.description="The client of a hospital, its agent and its probe" \
-      org.opencontainers.image.version=$VERSION org.opencontainers.image.revision=$REVISION
 
-FROM runtime AS server
-COPY --from=server-dependencies /opt/venv /opt/venv
-COPY --from=fedcore /opt/fedcore /opt/venv
-ARG VERSION="dev" REVISION="unknown"
-LABEL org.opencontainers.image.description="The coordinating side of a federation" \
-      org.opencontainers.image.version=$VERSION org.opencontainers.image.revision=$REVISION
+FROM client AS server
+LABEL org.opencontainers.image.description="The coordinating side of a federation"
+COPY --from=server-dependencies /opt/added /opt/venv
+
+FROM server AS demo
+LABEL org.opencontainers.image.description="An S3 service and synthetic hospitals, for trials"
+COPY --from=demo-dependencies /opt/added /opt/venv

@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-cluster lint bench clean
+.PHONY: help setup demo up test test-cluster lint bench image kind-up kind-test kind-down clean
 
 help:  ## list the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(VENV)/.installed  ## install fedcore and its tools into .venv
 
@@ -37,6 +37,28 @@ lint: setup  ## ruff, mypy --strict, and the layers of the design
 
 bench: setup  ## measure, and leave benchmarks/results.json
 	$(BIN)/python -m benchmarks
+
+# PyTorch without CUDA; `make image TORCH_INDEX=` builds with it, for GPUs.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+KINDS := client server demo
+
+image:  ## build the images fedcore-client, -server and -demo (tag dev); for GPUs: TORCH_INDEX=
+	for kind in $(KINDS); do \
+	  docker build --target $$kind --build-arg TORCH_INDEX="$(TORCH_INDEX)" --tag fedcore-$$kind:dev . || exit 1; \
+	done
+
+kind-up kind-test: export KUBECONFIG ?= $(CURDIR)/fedcore-work/kind.kubeconfig
+
+kind-up: image  ## a cluster in Docker (kind), with the images on its worker
+	mkdir -p fedcore-work
+	kind create cluster --config k8s/kind/cluster.yaml --wait 3m
+	kind load docker-image --name fedcore --nodes fedcore-worker $(KINDS:%=fedcore-%:dev)
+
+kind-test: setup  ## run a federation on that cluster, or on the one that KUBECONFIG names
+	$(BIN)/python k8s/kind/test.py
+
+kind-down:  ## delete that cluster
+	kind delete cluster --name fedcore
 
 clean:  ## remove .venv, caches and the demo's folder
 	rm -rf $(VENV) fedcore-work .pytest_cache .mypy_cache .ruff_cache .coverage* build *.egg-info

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -104,22 +106,34 @@ def forwarded(namespace: str, service: str, port: int) -> Iterator[str]:
 
 
 def install(chart: Path, name: str, namespace: str, values: Object) -> None:
-    """``helm install``. Prefect's chart, which the server's depends on, is not needed here."""
-    with helm.Chart.load(chart) as loaded, helm.Config(namespace=namespace) as config:
-        config.install(loaded, name, values, namespace=namespace)
+    """``helm install``, without the charts that this one can bring: Prefect is there already."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _helm(namespace, f"helm install {name}") as config,
+    ):
+        alone = Path(shutil.copytree(chart, Path(folder, chart.name)))
+        about = YAML().load((alone / "Chart.yaml").read_text(encoding="utf-8"))
+        about.pop("dependencies", None)
+        YAML().dump(about, alone / "Chart.yaml")
+        config.install(alone, name, values, namespace=namespace)
 
 
 def run_chart_tests(name: str, namespace: str) -> str:
     """``helm test --logs``: what the tests printed. Raises KindError if one failed."""
-    with helm.Config(namespace=namespace) as config:
-        try:
-            return str(config.test(name, timeout=120, logs=True)["logs"])
-        except helm.HelmError as error:
-            logs = kubectl("logs", "-n", namespace, "fedcore-isolation")
-            raise KindError(f"helm test {name}: {error}\n{logs}") from error
+    with _helm(namespace, f"helm test {name}") as config:
+        return str(config.test(name, timeout=120, logs=True)["logs"])
 
 
 def uninstall(name: str, namespace: str) -> None:
     """``helm uninstall``."""
-    with helm.Config(namespace=namespace) as config:
+    with _helm(namespace, f"helm uninstall {name}") as config:
         config.uninstall(name, timeout=120)
+
+
+@contextmanager
+def _helm(namespace: str, what: str) -> Iterator[helm.Config]:
+    try:
+        with helm.Config(namespace=namespace) as config:
+            yield config
+    except helm.HelmError as error:
+        raise KindError(f"{what} in {namespace}: {error}") from error

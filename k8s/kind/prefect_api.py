@@ -45,7 +45,7 @@ class Prefect:
 
     def artifacts(self, run: str) -> list[dict[str, Any]]:
         """What the run showed: a table a round, and the model's card."""
-        wanted = {"artifacts": {"flow_run_id": {"any_": [run]}}, "sort": "CREATED_ASC"}
+        wanted = {"artifacts": {"flow_run_id": {"any_": [run]}}}
         found: list[dict[str, Any]] = self._ask("POST", "/artifacts/filter", wanted)
         return found
 

@@ -48,7 +48,8 @@ DEPLOYMENT = "train/train"
 def main() -> None:
     """The whole of it; see the steps."""
     federation = Federation(
-        os.environ.get("FEDCORE_TEST_PREFIX", "fedcore"), os.environ.get("FEDCORE_GPU_RESOURCE")
+        os.environ.get("FEDCORE_TEST_PREFIX", "fedcore"),
+        os.environ.get("FEDCORE_GPU_RESOURCE") or None,
     )
     with _namespaces(federation):
         _step("S3, Prefect and three synthetic hospitals", lambda: bring_up(federation))
