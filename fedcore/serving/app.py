@@ -6,12 +6,10 @@ No access control of its own: it belongs behind the hospital's own proxy.
 
 from __future__ import annotations
 
-import logging
 import sys
-import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
@@ -21,29 +19,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from fedcore.errors import BlobError, DataError, FedcoreError, ServiceUnavailable
+from fedcore.errors import BlobError, DataError, FedcoreError
 from fedcore.serving import body, scans
-from fedcore.serving.predictor import Images, Predictor
-from fedcore.telemetry import ServingMetrics, serving_metrics
-
-log = logging.getLogger("fedcore.serving")
+from fedcore.serving.champion import Load, Served
+from fedcore.serving.predictor import Images
+from fedcore.telemetry import serving_metrics
 
 _MAX_FILES = 64
-
-
-class Manifest(Protocol):
-    """What serving asks of a version's manifest, which is a dataclass."""
-
-    @property
-    def version(self) -> int: ...
-    @property
-    def onnx_digest(self) -> str: ...
-    @property
-    def plan(self) -> Mapping[str, Any]: ...
-
-
-Load = Callable[[], tuple[bytes, Any]]
-"""The champion's ONNX file and its Manifest, verified."""
 
 
 def create_app(
@@ -53,15 +35,19 @@ def create_app(
     registry: CollectorRegistry,
     max_bytes: int = 256 << 20,
     check_seconds: float = 5.0,
+    first_seconds: float = 20.0,
 ) -> FastAPI:
     """The app that serves what ``load`` gives, and loads again when ``champion()`` is another.
 
     ``champion`` is asked at most every ``check_seconds``. A new champion that cannot be loaded is
-    logged and counted, and the old one stays in service. A body of more than ``max_bytes``, as
-    sent or unpacked, is refused.
+    logged and counted, and the old one stays in service. A request waits ``first_seconds`` for a
+    first model, and never for a newer one. A body of more than ``max_bytes``, as sent or unpacked,
+    is refused.
     """
     metrics = serving_metrics(registry)
-    served = _Served(load, champion, metrics, check_seconds)
+    served = Served(
+        load, champion, metrics, check_seconds=check_seconds, first_seconds=first_seconds
+    )
     app = FastAPI(title="fedcore", openapi_url=None)
 
     @app.get("/health")
@@ -103,58 +89,7 @@ class _TooLargeError(BlobError):
     """A body above the limit."""
 
 
-class _Served:
-    """The model in service, and whether it is still the champion."""
-
-    def __init__(
-        self, load: Load, champion: Callable[[], int | None], metrics: ServingMetrics,
-        check_seconds: float,
-    ) -> None:  # fmt: skip
-        self._load, self._champion, self._metrics = load, champion, metrics
-        self._check_seconds = check_seconds
-        self._lock = threading.Lock()
-        self._next_check = 0.0
-        self._model: tuple[Predictor, Manifest] | None = None
-
-    def current(self) -> tuple[Predictor, Manifest]:
-        """The model to use now. Raises ServiceUnavailable if there never was one."""
-        model = self._model
-        if model is not None and time.monotonic() < self._next_check:
-            return model
-        # One request looks; the others wait for a first model, but never for a newer one.
-        if not self._lock.acquire(blocking=model is None) and model is not None:
-            return model
-        try:
-            self._model = self._first() if self._model is None else self._refreshed(*self._model)
-            self._next_check = time.monotonic() + self._check_seconds
-            return self._model
-        finally:
-            self._lock.release()
-
-    def _first(self) -> tuple[Predictor, Manifest]:
-        try:
-            return self._open()
-        except FedcoreError as error:
-            raise ServiceUnavailable(f"there is no model to serve: {error}") from error
-
-    def _refreshed(self, predictor: Predictor, manifest: Manifest) -> tuple[Predictor, Manifest]:
-        try:
-            if self._champion() not in (None, manifest.version):
-                return self._open()
-        except FedcoreError as error:
-            self._metrics.reload_failures.inc()
-            log.warning("version %d stays in service: %s", manifest.version, error)
-        return predictor, manifest
-
-    def _open(self) -> tuple[Predictor, Manifest]:
-        model, manifest = self._load()
-        opened = Predictor(model), manifest
-        self._metrics.model_version.set(manifest.version)
-        log.info("serving version %d", manifest.version)
-        return opened
-
-
-def _predict(served: _Served, data: bytes | Mapping[str, bytes], max_bytes: int) -> dict[str, Any]:
+def _predict(served: Served, data: bytes | Mapping[str, bytes], max_bytes: int) -> dict[str, Any]:
     """``data``: arrays in one body, prepared as in training, or one subject's files as they are."""
     predictor, manifest = served.current()
     if isinstance(data, bytes):

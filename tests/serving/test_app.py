@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
+from running import until
 from safetensors.numpy import save
 
 from fedcore.errors import BlobError, NotFound, StoreUnavailable
@@ -144,6 +145,7 @@ def test_a_new_champion_is_served(start: Start, source: Source) -> None:
     client = start()
     before = client.post("/predict", content=npz(t1=T1)).json()
     source.version = 2
+    until(lambda: client.get("/health").json()["version"] == 2)
     after = client.post("/predict", content=npz(t1=T1)).json()
     assert [before["model"]["version"], after["model"]["version"]] == [1, 2]
     assert before["predictions"] != after["predictions"]
@@ -163,10 +165,14 @@ def test_a_champion_that_cannot_be_loaded_leaves_the_old_one(
     client = start()
     client.get("/health")
     source.version, source.error = 2, error
-    assert client.get("/health").json()["version"] == 1
-    assert registry.get_sample_value("fedcore_reload_failures_total") == 1
+
+    def tried() -> bool:
+        assert client.get("/health").json()["version"] == 1
+        return (registry.get_sample_value("fedcore_reload_failures_total") or 0) > 0
+
+    until(tried)
     source.error = None
-    assert client.get("/health").json()["version"] == 2
+    until(lambda: client.get("/health").json()["version"] == 2)
 
 
 def test_without_a_champion_it_waits_for_one(start: Start, source: Source) -> None:
@@ -180,24 +186,39 @@ def test_without_a_champion_it_waits_for_one(start: Start, source: Source) -> No
     assert client.get("/health").status_code == 200
 
 
-def test_a_slow_store_holds_up_one_request_alone(source: Source) -> None:
+def test_a_store_that_hangs_holds_up_nobody(source: Source) -> None:
     asked, answer = threading.Event(), threading.Event()
 
-    def slow() -> int:
+    def hangs() -> int:
         asked.set()
-        assert answer.wait(20)
-        return 1
+        assert answer.wait(60)
+        return 2
 
-    app = create_app(source.load, slow, registry=CollectorRegistry(), check_seconds=0.0)
+    app = create_app(source.load, hangs, registry=CollectorRegistry(), check_seconds=0.0)
     client = TestClient(app)
-    client.get("/health")
-    held = threading.Thread(target=client.get, args=("/health",))
-    held.start()
-    assert asked.wait(20)
-    assert client.get("/health").json()["version"] == 1
+    until(lambda: client.get("/health").json()["version"] == 1 and asked.is_set())
+    for _ in range(3):
+        assert client.get("/health").json()["version"] == 1
+    source.version = 2
     answer.set()
-    held.join(20)
-    assert not held.is_alive()
+    until(lambda: client.get("/health").json()["version"] == 2)
+
+
+def test_a_first_model_is_not_waited_for_for_ever(source: Source) -> None:
+    answer = threading.Event()
+
+    def hangs() -> tuple[bytes, Manifest]:
+        assert answer.wait(60)
+        return source.load()
+
+    app = create_app(hangs, source.champion, registry=CollectorRegistry(), first_seconds=0.05)
+    client = TestClient(app)
+    refused = client.get("/health")
+    assert (refused.status_code, refused.json()["error"]) == (
+        503, "there is no model to serve: it is still being loaded",
+    )  # fmt: skip
+    answer.set()
+    until(lambda: client.get("/health").status_code == 200)
 
 
 TASK = {
