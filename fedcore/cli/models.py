@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,6 +82,7 @@ def serve(
 ) -> None:
     """Serve a model's champion over HTTP: /predict, /model, /health, /metrics.
 
+    /predict takes a subject's NIfTI files, by modality: curl -F t1ce=@a.nii.gz -F ct=@b.nii.gz.
     A newly promoted champion is picked up while the server runs.
     """
     import uvicorn
@@ -94,6 +96,8 @@ def serve(
         release = registry.load("champion")
         return release.model, release.manifest
 
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s:     %(message)s")
+    logging.getLogger("fedcore").setLevel(logging.INFO)
     metrics = CollectorRegistry()
     uvicorn.run(create_app(load, registry.champion, registry=metrics), host=host, port=port)
 
