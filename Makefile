@@ -27,7 +27,7 @@ test: setup  ## run all tests; e.g. ARGS="-k exchange"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered $(ARGS)
 
 test-cluster: setup  ## run the tests that need a cluster: KUBECONFIG=… FEDCORE_TEST_IMAGE=…
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster tests/cluster -v -rs $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster -p no:threadexception -v -rs tests/cluster $(ARGS)
 
 lint: setup  ## ruff, mypy --strict, and the layers of the design
 	$(BIN)/ruff check .

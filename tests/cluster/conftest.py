@@ -29,6 +29,7 @@ from cluster_launch import Launches
 from cluster_network import network_is_enforced
 from cluster_run import fill
 from cluster_s3 import PORT, PodS3
+from cluster_server import PodPrefect, prefect_server
 from cluster_sites import NO_GPU, NO_IMAGE, Namespaces, Site, install, site_values
 from kubernetes.config import ConfigException
 from urllib3.exceptions import HTTPError
@@ -141,6 +142,13 @@ def key(folder: Path) -> Path:
 def enforced(admin: Access, image: str, namespaces: Namespaces, s3: PodS3) -> bool:
     """Whether this cluster's network obeys NetworkPolicies: many do not."""
     return network_is_enforced(admin, namespaces.make("network"), image, s3.address)
+
+
+@pytest.fixture(scope="session")
+def prefect(admin: Access, image: str, namespaces: Namespaces) -> Iterator[PodPrefect]:
+    """A Prefect server for all runs: the first start of each takes a while."""
+    with prefect_server(admin, namespaces.make("prefect"), image) as server:
+        yield server
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from charts import SITE
 from charts import values as example
 from cluster_api import Access, Object, message_of
-from cluster_s3 import pod
+from cluster_pods import pod
 from cluster_sites import NO_IMAGE, Namespaces, Site, in_force, install
 from forbidden import Forbidden, changed, forbidden_jobs
 from kubernetes.client.exceptions import ApiException

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from cluster_api import Access
 from cluster_sites import Namespaces, Site, install, site_values
@@ -121,8 +123,8 @@ def test_a_training_pod_may_nothing(client: Access, bare: Site) -> None:
 
 
 def test_the_agent_may_the_same_and_no_more(
-    admin: Access, namespaces: Namespaces, folder, may_make_policies: bool
-) -> None:  # type: ignore[no-untyped-def]
+    admin: Access, namespaces: Namespaces, folder: Path, may_make_policies: bool
+) -> None:
     values = site_values(
         "calls-nobody",
         server={},

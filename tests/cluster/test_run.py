@@ -1,79 +1,99 @@
 """Two sites, their charts installed, and runs of three rounds to a verdict.
 
-The coordinator is ``fedcore run`` here, outside the cluster, with the token that each site handed
-out. Each disturbed run ends with the very params of the undisturbed one.
+At first the coordinator is ``fedcore run`` here, outside the cluster, with the token that each site
+handed out; then it is the server's chart, in the cluster. Each disturbed run ends with the very
+params of the undisturbed one.
 """
 
 from __future__ import annotations
 
+import secrets
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import helm_python as helm
 import pytest
 from cluster_api import Access, Object, wait_for
 from cluster_launch import jobs, pods
 from cluster_run import ROUNDS, Coordinator, closed, federation_file, plan_file, values_on
 from cluster_s3 import PodS3
+from cluster_server import (
+    ACCOUNT,
+    PodPrefect,
+    server_chart,
+    server_pod,
+    server_secrets,
+    server_values,
+)
 from cluster_sites import Namespaces, Site, install, uninstall
 
+from fedcore.records import RoundRecord
 from fedcore.store.exchange import Exchange
 
 pytestmark = pytest.mark.cluster
 
-Sites = dict[str, Site]
-Start = Callable[..., Coordinator]
+
+@dataclass(frozen=True)
+class Federation:
+    """What the runs of this file have in common."""
+
+    sites: dict[str, Site]
+    server_namespace: str
+    prefect: PodPrefect
+    plan: Path
+    file: Path
+    exchange: Exchange
+    before: dict[str, set[str]]
+    """Namespace → what was in it before anything was installed."""
 
 
 @pytest.fixture(scope="module")
-def before(namespaces: Namespaces, admin: Access) -> dict[str, set[str]]:
-    """Namespace → what is in it before anything is installed."""
-    made = [namespaces.make(name) for name in ("north", "south")]
-    return {namespace: admin.contents(namespace) for namespace in made}
-
-
-@pytest.fixture(scope="module")
-def sites(
+def federation(
     admin: Access,
-    before: dict[str, set[str]],
+    namespaces: Namespaces,
     s3: PodS3,
     image: str,
     key: Path,
     folder: Path,
     enforced: bool,
+    prefect: PodPrefect,
     may_make_policies: bool,
-) -> Iterator[Sites]:
-    network = closed(s3) if enforced else {"enabled": False}
-    made = {}
-    for name, namespace in zip(("north", "south"), before, strict=True):
+) -> Federation:
+    home = namespaces.make("server")
+    before, sites = {home: admin.contents(home)}, {}
+    server_secrets(admin, home, s3, key)
+    for name in ("north", "south"):
+        namespace = namespaces.make(name)
+        before[namespace] = admin.contents(namespace)
         values = values_on(
             s3,
             name,
             image,
             key,
-            networkPolicy=network,
+            server={
+                "serviceAccount": {"create": True},
+                "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": home}],
+            },
+            networkPolicy=closed(s3) if enforced else {"enabled": False},
             admissionPolicy={"enabled": may_make_policies},
         )
-        made[name] = install(admin, name, namespace, values, folder)
-    yield made
-    for site in made.values():
-        uninstall(site)
+        sites[name] = install(admin, name, namespace, values, folder)
+    file = federation_file(folder / "coordinator", s3, key, dict(sites))
+    plan = plan_file(folder / "plan.yaml")
+    return Federation(sites, home, prefect, plan, file, Exchange(s3.exchange()), before)
 
 
 @pytest.fixture(scope="module")
-def plan(folder: Path) -> Path:
-    return plan_file(folder / "plan.yaml")
-
-
-@pytest.fixture
-def start(plan: Path, folder: Path, s3: PodS3, key: Path, sites: Sites) -> Iterator[Start]:
-    """Starts coordinators; ends those that a failed test left."""
-    federation = federation_file(folder / "coordinator", s3, key, dict(sites))
+def start(federation: Federation) -> Iterator[Callable[..., Coordinator]]:
+    """Starts coordinators here; ends those that a failed test left."""
     made: list[Coordinator] = []
 
     def begin(*arguments: str) -> Coordinator:
-        made.append(Coordinator.start(plan, federation, *arguments))
+        prefect = federation.prefect.url_here
+        made.append(Coordinator.start(federation.plan, federation.file, prefect, *arguments))
         return made[-1]
 
     yield begin
@@ -82,34 +102,30 @@ def start(plan: Path, folder: Path, s3: PodS3, key: Path, sites: Sites) -> Itera
 
 
 @pytest.fixture(scope="module")
-def undisturbed(plan: Path, folder: Path, s3: PodS3, key: Path, sites: Sites) -> dict[str, Any]:
-    federation = federation_file(folder / "coordinator", s3, key, dict(sites))
-    coordinator = Coordinator.start(plan, federation)
-    try:
-        return coordinator.result()
-    finally:
-        coordinator.end()
+def undisturbed(start: Callable[..., Coordinator]) -> dict[str, Any]:
+    return start().result()
 
 
 def test_three_rounds_to_a_verdict(
-    undisturbed: dict[str, Any], admin: Access, sites: Sites
+    undisturbed: dict[str, Any], admin: Access, federation: Federation
 ) -> None:
     assert undisturbed["rounds"] == ROUNDS
-    assert set(undisturbed["sites"]) == set(sites)
+    assert set(undisturbed["sites"]) == set(federation.sites)
     assert undisturbed["verdict"]["passed"] in (True, False)
-    assert len(undisturbed["params_sha256"]) == 64
-    for site in sites.values():
+    for site in federation.sites.values():
         assert len(jobs(admin, site, undisturbed["run_id"])) == 1, "one warm client for the run"
 
 
 def test_pod_killed_in_mid_round(
-    start: Start, undisturbed: dict[str, Any], admin: Access, sites: Sites, s3: PodS3
+    start: Callable[..., Coordinator],
+    undisturbed: dict[str, Any],
+    admin: Access,
+    federation: Federation,
 ) -> None:
-    """While it trains, in the first round and in a later one: its Job makes another."""
-    coordinator = start()
-    run_id = new_run(coordinator, s3, undisturbed["run_id"])
-    site, exchange = sites["north"], Exchange(s3.exchange())
-    killed = set()
+    """While it works on an order, in the first round and in a later one: its Job makes another."""
+    run_id, coordinator = begun(start, federation)
+    site, exchange = federation.sites["north"], federation.exchange
+    killed: set[str] = set()
     for seq in (0, 2):
         wait_for(f"order {seq}", lambda n=seq: exchange.has_order("north", run_id, n), 240)
         pod = at_work(admin, site, run_id, coordinator, but=killed)
@@ -118,78 +134,153 @@ def test_pod_killed_in_mid_round(
         killed.add(pod)
     result = coordinator.result()
     assert result["params_sha256"] == undisturbed["params_sha256"]
-    assert set(result["sites"]) == set(sites)
+    rounds = [round_of(federation, run_id, number) for number in range(ROUNDS)]
+    assert [r.dropped for r in rounds] == [{}] * ROUNDS, "every site is in every round"
 
 
 def test_server_killed_and_resumed(
-    start: Start, undisturbed: dict[str, Any], admin: Access, sites: Sites, s3: PodS3
+    start: Callable[..., Coordinator],
+    undisturbed: dict[str, Any],
+    admin: Access,
+    federation: Federation,
 ) -> None:
     """The clients outlive it, and the next one finds them at work."""
-    coordinator = start()
-    run_id = new_run(coordinator, s3, undisturbed["run_id"])
-    exchange = Exchange(s3.exchange())
-    wait_for("round 1", lambda: exchange.has_order("north", run_id, 2), 240)
+    run_id, coordinator = begun(start, federation)
+    wait_for("round 1", lambda: federation.exchange.has_order("north", run_id, 2), 240)
     coordinator.end(signal.SIGKILL)
-    before = {name: jobs(admin, site, run_id)[0]["metadata"]["uid"] for name, site in sites.items()}
+    before = uids(admin, federation, run_id)
     result = start("--resume").result()
     assert result["run_id"] == run_id
     assert result["params_sha256"] == undisturbed["params_sha256"]
-    after = {name: [j["metadata"]["uid"] for j in jobs(admin, site, run_id)]
-             for name, site in sites.items()}  # fmt: skip
-    assert after == {name: [uid] for name, uid in before.items()}, "no second Job"
+    assert uids(admin, federation, run_id) == before, "no second Job"
 
 
 def test_ctrl_c_ends_the_clients(
-    start: Start, undisturbed: dict[str, Any], admin: Access, sites: Sites, s3: PodS3
+    start: Callable[..., Coordinator], admin: Access, federation: Federation
 ) -> None:
-    coordinator = start()
-    run_id = new_run(coordinator, s3, undisturbed["run_id"])
-    for site in sites.values():
+    run_id, coordinator = begun(start, federation)
+    for site in federation.sites.values():
         at_work(admin, site, run_id, coordinator)
     coordinator.end(signal.SIGINT)
-    for site in sites.values():
-        wait_for("its Job is gone", lambda s=site: not jobs(admin, s, run_id), 60)
-        wait_for("its pod is gone", lambda s=site: not pods(admin, s, run_id), 60)
+    nothing_runs(admin, federation, run_id)
+
+
+@pytest.fixture(scope="module")
+def server(federation: Federation, image: str, s3: PodS3, folder: Path) -> Iterator[helm.Config]:
+    """The coordinator's chart, installed and ready."""
+    url = federation.prefect.url_in_cluster
+    values = server_values(image, federation.plan, s3, url, federation.sites)
+    with helm.Config(namespace=federation.server_namespace) as release:
+        release.install(server_chart(folder), "fedcore-server", values, timeout=120)
+        yield release
+        release.uninstall("fedcore-server", ignore_not_found=True, timeout=120)
+
+
+def test_coordinator_in_the_cluster_moved_in_mid_run(
+    server: helm.Config, undisturbed: dict[str, Any], admin: Access, federation: Federation
+) -> None:
+    """Its pod is deleted, as when a node is drained; the next one takes the run up."""
+    run_id, flow_run = asked(federation)
+    wait_for("round 1", lambda: federation.exchange.has_order("north", run_id, 2), 240)
+    first = server_pod(admin, federation.server_namespace)
+    before = uids(admin, federation, run_id)
+    admin.delete("Pod", first, federation.server_namespace)
+    server_pod(admin, federation.server_namespace, other_than=first)
+    done = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+    state = wait_for(
+        "the flow run has ended",
+        lambda: s if (s := federation.prefect.state_of(flow_run)) in done else None,
+        300,
+    )
+    assert state == "COMPLETED", admin.log(
+        federation.server_namespace, server_pod(admin, federation.server_namespace)
+    )
+    last = round_of(federation, run_id, ROUNDS - 1)
+    assert last.params_digest == undisturbed["params_sha256"]
+    assert federation.exchange.record(run_id, "release", int) is not None
+    assert uids(admin, federation, run_id) == before, "the clients were not touched"
+
+
+def test_cancel_in_prefects_ui_ends_the_clients(
+    server: helm.Config, admin: Access, federation: Federation
+) -> None:
+    run_id, flow_run = asked(federation)
+    for site in federation.sites.values():
+        at_work(admin, site, run_id)
+    federation.prefect.cancel(flow_run)
+    nothing_runs(admin, federation, run_id)
 
 
 def test_nothing_is_left_after_uninstall(
-    admin: Access, sites: Sites, before: dict[str, set[str]], undisturbed: dict[str, Any]
+    server: helm.Config, admin: Access, federation: Federation
 ) -> None:
-    """Not even Jobs and pods of runs: they belong to the chart's account no more."""
-    for site in sites.values():
+    """In the sites' namespaces; in the server's, the two Secrets that the chart did not make."""
+    server.uninstall("fedcore-server", timeout=120)
+    for site in federation.sites.values():
         uninstall(site)
-        wait_for(
-            f"the namespace of {site.name} is as it was",
-            lambda s=site: admin.contents(s.namespace) == before[s.namespace],
+    made_before = {"Secret/fedcore-signing-key", "Secret/fedcore-credentials"}
+    for namespace, before in federation.before.items():
+        kept = made_before if namespace == federation.server_namespace else set()
+        left = wait_for(
+            f"{namespace} is as it was",
+            lambda n=namespace, b=before | kept: admin.contents(n) == b,
             180,
         )
+        assert left
 
 
-def new_run(coordinator: Coordinator, s3: PodS3, *known: str) -> str:
-    """The run that the coordinator has begun."""
-    exchange = Exchange(s3.exchange())
+def begun(start: Callable[..., Coordinator], federation: Federation) -> tuple[str, Coordinator]:
+    """A new run, and who coordinates it."""
+    known = set(federation.exchange.runs())
+    coordinator = start()
 
     def look() -> str | None:
         coordinator.is_at_work()
-        return max(set(exchange.runs()) - set(known), default=None)
+        return next(iter(set(federation.exchange.runs()) - known), None)
 
-    return wait_for("the run is open", look, 180)
+    return wait_for("the run is open", look, 180), coordinator
+
+
+def asked(federation: Federation) -> tuple[str, str]:
+    """A run asked for in Prefect, and its flow run."""
+    run_id = f"in-cluster-{secrets.token_hex(3)}"
+    return run_id, federation.prefect.start_run(run_id)
+
+
+def round_of(federation: Federation, run_id: str, number: int) -> RoundRecord:
+    found = federation.exchange.record(run_id, f"rounds/{number:05d}/record", RoundRecord)
+    assert found is not None
+    return found
+
+
+def uids(admin: Access, federation: Federation, run_id: str) -> dict[str, list[str]]:
+    """Site → the Jobs of the run."""
+    return {
+        name: [job["metadata"]["uid"] for job in jobs(admin, site, run_id)]
+        for name, site in federation.sites.items()
+    }
+
+
+def nothing_runs(admin: Access, federation: Federation, run_id: str) -> None:
+    for site in federation.sites.values():
+        wait_for("its Job is gone", lambda s=site: not jobs(admin, s, run_id), 90)
+        wait_for("its pod is gone", lambda s=site: not pods(admin, s, run_id), 90)
 
 
 def at_work(
-    admin: Access, site: Site, run_id: str, coordinator: Coordinator, *, but: set[str] = frozenset()
+    admin: Access,
+    site: Site,
+    run_id: str,
+    coordinator: Coordinator | None = None,
+    *,
+    but: frozenset[str] | set[str] = frozenset(),
 ) -> str:
     """A pod of the run whose container runs, and that is not one of ``but``."""
 
     def look() -> Object | None:
-        coordinator.is_at_work()
-        return next(
-            (
-                pod
-                for pod in pods(admin, site, run_id)
-                if pod["status"]["phase"] == "Running" and pod["metadata"]["name"] not in but
-            ),
-            None,
-        )
+        if coordinator is not None:
+            coordinator.is_at_work()
+        found = [p for p in pods(admin, site, run_id) if p["status"]["phase"] == "Running"]
+        return next((pod for pod in found if pod["metadata"]["name"] not in but), None)
 
     return str(wait_for(f"a client of {site.name} is at work", look, 240)["metadata"]["name"])

@@ -144,10 +144,9 @@ class Access:
     def contents(self, namespace: str) -> set[str]:
         """``Kind/name`` of every object there, whatever kinds this cluster has."""
         found = set()
-        for resource in self._dynamic.resources.search(namespaced=True, preferred=True):
-            if resource.kind in _NEVER_COMPARED or "list" not in (resource.verbs or ()):
-                continue
-            if resource.kind.endswith("List"):
+        for resource in self._dynamic.resources.search(preferred=True):
+            listed = resource.namespaced and "list" in (resource.verbs or ())
+            if not listed or resource.kind in _NEVER_COMPARED or resource.kind.endswith("List"):
                 continue
             items = resource.get(namespace=namespace).to_dict()["items"]
             found |= {f"{resource.kind}/{item['metadata']['name']}" for item in items}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 
 from cluster_api import Access, Object, wait_for
-from cluster_s3 import PORT, pod
+from cluster_pods import pod
+from cluster_s3 import PORT
 
 _ENDED = ("Succeeded", "Failed")
 

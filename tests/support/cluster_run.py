@@ -122,9 +122,11 @@ class Coordinator:
     log: Path
 
     @classmethod
-    def start(cls, plan: Path, federation: Path, *arguments: str) -> Coordinator:
+    def start(cls, plan: Path, federation: Path, prefect: str, *arguments: str) -> Coordinator:
+        """``prefect``: URL of the API of a Prefect server."""
         log = federation.parent / "run.log"
         environment = {name: value for name, value in os.environ.items() if "PREFECT" not in name}
+        environment |= {"PREFECT_API_URL": prefect, "PREFECT_HOME": str(federation.parent / "home")}
         with log.open("a") as file:
             process = subprocess.Popen(
                 [sys.executable, "-m", "fedcore", "run", str(plan), "--federation",
