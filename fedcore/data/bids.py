@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedcore.config.plan import Modality, Task
-from fedcore.data import consent, layout, nifti, participants, preprocess
+from fedcore.config.plan import Task
+from fedcore.data import consent, layout, nifti, participants
 from fedcore.data.participants import SPLITS, Participants, split_of
+from fedcore.data.preparation import Preparation
 from fedcore.data.site import Files, SiteData
 from fedcore.errors import ConfigError, DataError, NotFound
 from fedcore.records import DataSummary, Split
@@ -220,27 +221,6 @@ def _unusable(
     if known is None:
         return "no label"
     return None if known in site.task.classes else "label not among the plan's classes"
-
-
-class Preparation:
-    """One subject's images, one after the other, onto one grid: that around the first of them."""
-
-    def __init__(self, shape: Sequence[int], spacing_mm: float) -> None:
-        self._shape, self._spacing_mm = shape, spacing_mm
-        self._grid: preprocess.Grid | None = None
-        self._reference = ""
-
-    def image(self, volume: nifti.Volume, name: str, modality: Modality) -> preprocess.FloatArray:
-        """The image of a modality as a model takes it, (X, Y, Z). Raises DataError."""
-        if self._grid is None:
-            self._reference = name
-            self._grid = preprocess.centred_grid(
-                volume.voxels.shape, volume.affine, shape=self._shape, spacing_mm=self._spacing_mm
-            )
-        image = preprocess.resample(*volume, self._grid)
-        if name != self._reference and image.min() == image.max():
-            raise DataError("off the grid", reason=f"no overlap with {self._reference}")
-        return preprocess.normalise(image, modality.kind, modality.window)
 
 
 def _images(

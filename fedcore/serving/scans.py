@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.config.plan import Task
-from fedcore.data import bids, nifti
+from fedcore.data import nifti
+from fedcore.data.preparation import Preparation
 from fedcore.errors import DataError
 
 _BUILT_IN = "fedcore.data.bids:dataset"
@@ -38,7 +39,7 @@ def prepared(
                 reason="unknown input",
             )
     arguments = what.dataset.arguments
-    onto = bids.Preparation(arguments["shape"], arguments["spacing_mm"])
+    onto = Preparation(arguments["shape"], arguments["spacing_mm"])
     images = {}
     for name, modality in what.modalities.items():
         if name in files:
