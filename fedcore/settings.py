@@ -102,19 +102,20 @@ def _read(kind: type[SettingsT]) -> SettingsT:
         raise ConfigError("\n".join(faults)) from error
 
 
-def use_prefect(api_url: str | None, home: Path) -> None:
+def use_prefect(api_url: str | None, home: Path, *, console: str = "CRITICAL") -> None:
     """Point this process at a Prefect server. Call it before Prefect is imported.
 
     Without a URL, the server that the environment names serves; if it names none, a temporary one
     that Prefect starts itself, and whose first start makes its database (``home`` holds it).
-    fedcore's own log goes to Prefect's, so that the UI shows it; the terminal stays for progress.
+    fedcore's own log goes to Prefect's, so that the UI shows it. ``console``: from which level on
+    it is printed too; unset, the terminal stays for progress.
     """
     wanted = {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_LOGGING_EXTRA_LOGGERS": "fedcore",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # the stack's watchdog also logs
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": console,
     }
     if api_url is not None:
         wanted |= {"PREFECT_API_URL": api_url, "PREFECT_HOME": str(home)}

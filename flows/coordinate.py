@@ -14,6 +14,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import StateType
+from prefect.settings import PREFECT_API_URL
 from prefect.states import AwaitingRetry
 
 from flows.serve import serve_flows
@@ -28,6 +29,7 @@ def coordinate(*, plan: Path, federation: Path) -> None:
     There must be one such process at a time (the chart's Deployment has one replica, recreated).
     """
     take_up()
+    log.info("runs of %s/train are taken from %s", train.name, PREFECT_API_URL.value())
     serve_flows(plan=plan, federation=federation)
 
 

@@ -146,7 +146,7 @@ def coordinate(
     """
     from fedcore.settings import use_prefect
 
-    use_prefect(None, federation.resolve().parent / "prefect")
+    use_prefect(None, federation.resolve().parent / "prefect", console="INFO")
     from flows.coordinate import coordinate as serve_and_resume
 
     serve_and_resume(plan=plan, federation=federation)
