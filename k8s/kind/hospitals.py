@@ -11,7 +11,7 @@ from fedcore.store.patient import PatientStore
 from fedcore.store.s3 import S3Store, connect
 
 SEED = 20261124
-SCALE = 0.3
+SCALE = 0.5  # with fewer subjects a site has too few to evaluate on, and refuses
 
 
 def main() -> None:

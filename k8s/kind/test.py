@@ -43,6 +43,7 @@ SERVER = "fedcore-server"
 SITE = "fedcore-site"
 ROUNDS = 3
 DEPLOYMENT = "train/train"
+MODEL = "brain-tumour"
 
 
 def main() -> None:
@@ -111,9 +112,10 @@ def run_to_verdict(federation: Federation) -> None:
         shown = [found["key"] for found in prefect.artifacts(run)]
         rounds = {key for key in shown if key.startswith("round-")}
         _must(len(rounds) == ROUNDS, f"Prefect shows the rounds {sorted(rounds)}")
-    (version,) = _models(federation)
+    (version,) = json.loads(_fedcore(federation, "models", "list", MODEL, "--json"))["models"]
     print(f"verdict: {version}")
-    _must(version["passed"] and version["champion"], "the model passed and is champion")
+    if not (version["passed"] and version["champion"]):
+        raise KindError(_fedcore(federation, "models", "show", MODEL, str(version["version"])))
     wait_until("finished Jobs are gone", lambda: not _jobs(federation), 180)
 
 
@@ -190,13 +192,11 @@ def _all_have_jobs(federation: Federation) -> None:
     _must(len({job["metadata"]["namespace"] for job in jobs}) == len(LAUNCH), "a Job at each site")
 
 
-def _models(federation: Federation) -> list[Object]:
-    """What the registry holds, as the server sees it."""
+def _fedcore(federation: Federation, *arguments: str) -> str:
+    """What fedcore says in the server's pod; as JSON, if it was asked to."""
     said = kubectl("exec", f"deployment/{SERVER}", "-n", federation.system, "--", "fedcore",
-                   "models", "list", "brain-tumour", "--federation", "/work/federation.yaml",
-                   "--json")  # fmt: skip
-    models: list[Object] = json.loads(said.splitlines()[-1])["models"]
-    return models
+                   *arguments, "--federation", "/work/federation.yaml")  # fmt: skip
+    return said.splitlines()[-1] if "--json" in arguments else said
 
 
 def _refused(federation: Federation, namespace: str, verb: str, kind: str) -> None:
