@@ -147,5 +147,5 @@ def _silent(_name: str, _steps: int) -> Callable[[], None]:
 
 
 def _row(name: str, value: float, goal: float | None = None) -> Row:
-    met = None if goal is None else value <= goal
-    return {"name": name, "value": round(value, 3), "unit": "s", "goal": goal, "met": met}
+    met = None if goal is None else bool(value <= goal)
+    return {"name": name, "value": round(float(value), 3), "unit": "s", "goal": goal, "met": met}
