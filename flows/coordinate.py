@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from prefect.client.orchestration import get_client
@@ -23,14 +24,16 @@ from flows.train import train
 log = logging.getLogger("fedcore.run")
 
 
-def coordinate(*, plan: Path, federation: Path) -> None:
-    """Take up interrupted runs and serve the flows, until ended.
+def coordinate(
+    *, plan: Path, federation: Path, on_ready: Callable[[], None] = lambda: None
+) -> None:
+    """Take up interrupted runs and serve the flows, until ended. ``on_ready``: see there.
 
     There must be one such process at a time (the chart's Deployment has one replica, recreated).
     """
     take_up()
     log.info("runs of %s/train are taken from %s", train.name, PREFECT_API_URL.value())
-    serve_flows(plan=plan, federation=federation)
+    serve_flows(plan=plan, federation=federation, on_ready=on_ready)
 
 
 def take_up() -> list[str]:

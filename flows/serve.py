@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,13 @@ from flows.train import train
 _POLL_SECONDS = 1.0
 
 
-def serve_flows(*, plan: Path, federation: Path) -> None:
-    """Deploy ``train`` with these defaults and run what the UI asks for, until interrupted."""
+def serve_flows(
+    *, plan: Path, federation: Path, on_ready: Callable[[], None] = lambda: None
+) -> None:
+    """Deploy ``train`` with these defaults and run what the UI asks for, until interrupted.
+
+    ``on_ready`` is called when the UI has the deployment.
+    """
     deployment: Any = train.to_deployment(
         name="train",
         description="Train a plan across a federation's sites, judge the model and release it.",
@@ -27,6 +33,7 @@ def serve_flows(*, plan: Path, federation: Path) -> None:
     )
     runner = _Runner(query_seconds=_POLL_SECONDS)
     runner.add_deployment(deployment)
+    on_ready()
     with suppress(KeyboardInterrupt):
         asyncio.run(runner.start())
 

@@ -106,10 +106,14 @@ def up(
         _use(ready.stack)
         from flows.coordinate import coordinate as serve_and_resume
 
-        _show_urls(ready.stack)
-        console.print("Start a run in the UI: Deployments, train, Run. Reports come to", end=" ")
-        console.print(ready.workdir / "runs", markup=False)
-        serve_and_resume(plan=ready.plan, federation=ready.federation)
+        def invite() -> None:
+            _show_urls(ready.stack)
+            console.print(
+                "Start a run in the UI: Deployments, train, Run. Reports come to", end=" "
+            )
+            console.print(ready.workdir / "runs", markup=False)
+
+        serve_and_resume(plan=ready.plan, federation=ready.federation, on_ready=invite)
 
 
 def run(
