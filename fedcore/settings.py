@@ -116,6 +116,7 @@ def use_prefect(api_url: str | None, home: Path, *, console: str = "CRITICAL") -
         "PREFECT_LOGGING_EXTRA_LOGGERS": "fedcore",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",  # the stack's watchdog also logs
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": console,
+        "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",  # what it could not send, while it is away
     }
     if api_url is not None:
         wanted |= {"PREFECT_API_URL": api_url, "PREFECT_HOME": str(home)}

@@ -21,12 +21,12 @@ def await_replies(
 
     A client that died is started again; one that cannot come back is not waited for.
     """
-    deadline = time.monotonic() + run.plan.timeouts.round
     pending = {order.site: order for order in orders}
     dropped: dict[str, str] = {}
     waiting: dict[str, str] = {}
     for order in orders:
         launcher.ensure(order)
+    deadline = time.monotonic() + run.plan.timeouts.round
     while pending:
         for site, order in list(pending.items()):
             # Asked before the exchange is: a client that ended has left its reply by then.
