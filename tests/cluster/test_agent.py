@@ -56,7 +56,7 @@ Begin = Callable[[], Coordinator]
 def begin(site: Site, s3: PodS3, key: Path, folder: Path, prefect: PodPrefect) -> Iterator[Begin]:
     """Starts coordinators; ends those that a failed test left."""
     federation = federation_file(folder / "with-agent", s3, key, {"west": None})
-    plan = plan_file(folder / "one-site.yaml")
+    plan = plan_file(folder / "one-site.yaml", 1)
     made: list[Coordinator] = []
 
     def start() -> Coordinator:

@@ -82,7 +82,7 @@ def federation(
         )
         sites[name] = install(admin, name, namespace, values, folder)
     file = federation_file(folder / "coordinator", s3, key, dict(sites))
-    plan = plan_file(folder / "plan.yaml")
+    plan = plan_file(folder / "plan.yaml", len(sites))
     return Federation(sites, home, prefect, plan, file, Exchange(s3.exchange()), before)
 
 

@@ -136,7 +136,7 @@ def small_job(image: str, **changes: Any) -> Values:
         "shm": "64Mi",
         "deadline_seconds": 900,
         "ttl_seconds": 60,
-        "pending_seconds": 120,
+        "pending_seconds": 300,
         **changes,
     }
 
