@@ -54,16 +54,20 @@ def forest(
 
 
 def compared(overall: Any, baselines: Record) -> Markup | None:
-    """The federated model beside those trained at one site alone and those trained centrally."""
+    """The federated model beside those trained at one site alone and those trained centrally.
+
+    None if there is no other to compare it with.
+    """
     alone = baselines.get("single_site_macro_auc") or {}
     rows = [
         ("federated", bounds(overall), SERIES[0], "o"),
         ("all data in one place", bounds(baselines.get("centralised_macro_auc")), SERIES[2], "D"),
         *((f"{site} alone", bounds(value), SERIES[1], "s") for site, value in alone.items()),
     ]
-    values = np.array([value for _, value, _, _ in rows])
-    if np.isnan(values).all():
+    rows = [row for row in rows if row[0] == "federated" or not np.isnan(row[1][0])]
+    if len(rows) == 1:
         return None
+    values = np.array([value for _, value, _, _ in rows])
     figure, (axes,) = canvas(height=0.75 + 0.26 * len(rows))
     for y, (_, (value, low, high), colour, marker) in enumerate(rows):
         axes.plot([low, high], [y, y], color=colour, linestyle="-")

@@ -105,8 +105,9 @@ def guarantee(privacy: Record | None) -> list[str]:
     unit, epsilon = str(privacy.get("unit") or "site"), finite(privacy.get("epsilon"))
     if math.isnan(epsilon):
         return [
-            "No formal guarantee. No noise hides what any one site contributed, so with the model "
-            "and enough effort something about training data might be inferred.",
+            str(privacy.get("statement") or "")
+            or "No formal guarantee. No noise hides what any one site contributed, so with the "
+            "model and enough effort something about training data might be inferred.",
             "What holds all the same: images and names stay at the hospital; model updates and "
             "counts are what leaves it.",
         ]

@@ -258,3 +258,18 @@ def test_browser_shows_it_without_complaint(html, tmp_path):
     )  # fmt: skip
     assert "CONSOLE" not in done.stderr
     assert picture.stat().st_size > 100_000
+
+
+def test_a_run_without_baselines_and_pictures_has_no_empty_parts(sample_run):
+    page = Page(render(replace(sample_run(), baselines=None, pictures=())))
+    assert not [a for _, a in page.tags if a.get("id") == "brains" or a.get("href") == "#brains"]
+    figures = [svg["aria-label"] for svg in page.all("svg") if svg.get("role") == "img"]
+    assert len(figures) == 10, "all but the comparison"
+    assert "all data in one place" not in " ".join(figures)
+    assert "Was it worth doing together? not measured" in page.text
+
+
+def test_what_was_left_out_is_said_by_site_of_the_whole_data_set(page, sample_run):
+    left_out = page.text.split("What was left out, and why")[1].split("What it cost")[0]
+    assert "for training, validation and test" in left_out
+    assert "mayo truncated NIfTI 2 mayo no_consent 5" in left_out

@@ -69,3 +69,9 @@ def test_attendance_counts_rounds_and_reasons():
     assert [mark for _, mark in b.marks] == ["in", "dropped", "dropped"]
     assert (b.reasons, b.times("in")) == ({"late": 2}, 1)
     assert [mark for _, mark in c.marks] == ["rest"] * 3
+
+
+def test_why_there_is_no_guarantee_is_said_once():
+    said = guarantee({"unit": "site", "epsilon": None, "statement": "The seed is known."})
+    assert said[0] == "The seed is known."
+    assert "No formal guarantee" not in " ".join(said)
