@@ -66,9 +66,16 @@ def of_pod(pod: Object, place: KubernetesSite) -> Finding:
             if told is not None:
                 return told
     if status.get("phase") == "Pending":
-        for condition in status.get("conditions", ()):
-            if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
-                return _unscheduled(str(condition.get("message", "")), place)
+        missing = {c["type"]: c for c in status.get("conditions", ()) if c["status"] == "False"}
+        if "PodScheduled" in missing:
+            return _unscheduled(str(missing["PodScheduled"].get("message", "")), place)
+        if "PodReadyToStartContainers" in missing:  # before any image is pulled
+            return Finding(
+                f"its pod's volumes or network are not ready; `kubectl -n {place.namespace} "
+                f"describe pod {name}` says why; the site's chart makes ConfigMap "
+                f"{place.job.config_map}",
+                pending=True,
+            )
         return Finding("its pod is being prepared")
     return Finding(pod=name)
 
