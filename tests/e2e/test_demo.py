@@ -1,32 +1,30 @@
-"""The demo as a user runs it: to its end, and with ``kill -9`` on the flow and on its clients.
+"""The demo as a user runs it: to its end, and with ``kill -9`` on everything that it consists of.
 
 Each test runs the real command on real services. The killed runs must end with the very params
-of the undisturbed one.
+of the undisturbed one. Where the moment of a kill matters, ``trapped.py`` runs the command.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
-
-from fedcore.config import federation as federations
-from fedcore.errors import FedcoreError
-from fedcore.server.connect import server_store
-from fedcore.store.api import Store
+from victims import processes
 
 pytestmark = pytest.mark.e2e
 
-COMMAND = [sys.executable, "-m", "fedcore", "demo", "--scale", "0.3", "--rounds", "2", "--json"]
+DEMO = ["demo", "--scale", "0.3", "--rounds", "2", "--json"]
+TRAPPED = Path(__file__).parents[1] / "support" / "trapped.py"
 SHIPPED = Path(__file__).parents[2] / "plans" / "brain_tumour.yaml"
 TIMEOUT = 600.0
 
@@ -41,17 +39,29 @@ def small_plan(path: Path) -> Path:
     return path
 
 
-def start(workdir: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(
+    workdir: Path, *arguments: str, traps: Sequence[Sequence[str]] = ()
+) -> subprocess.Popen[str]:
     plan = small_plan(workdir.parent / "small.yaml")
     environment = {name: value for name, value in os.environ.items() if "PREFECT" not in name}
-    with (workdir.parent / f"{workdir.name}.log").open("a") as log:
+    fedcore = [str(TRAPPED), json.dumps(traps)] if traps else ["-m", "fedcore"]
+    with log_of(workdir).open("a") as log:
         return subprocess.Popen(
-            [*COMMAND, "--plan", str(plan), "--workdir", str(workdir), *arguments],
+            [sys.executable, *fedcore, *DEMO, "--plan", str(plan), "--workdir", str(workdir),
+             *arguments],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
             env=environment,
-        )
+        )  # fmt: skip
+
+
+def log_of(workdir: Path) -> Path:
+    return workdir.parent / f"{workdir.name}.log"
+
+
+def sprung(workdir: Path) -> int:
+    return log_of(workdir).read_text().count("trap: killed")
 
 
 def end(process: subprocess.Popen[str]) -> dict[str, Any]:
@@ -60,41 +70,6 @@ def end(process: subprocess.Popen[str]) -> dict[str, Any]:
     assert process.returncode in (0, 3), output
     result: dict[str, Any] = json.loads(output.splitlines()[-1])
     return result
-
-
-def exchange(workdir: Path) -> Store | None:
-    path = workdir / "federation.yaml"
-    return server_store(federations.load(path)) if path.exists() else None
-
-
-def wait_for(workdir: Path, process: subprocess.Popen[str], pattern: str) -> None:
-    """Until the exchange has a key that ends like this; the stage boundaries of a run are keys."""
-    give_up = time.monotonic() + TIMEOUT
-    while time.monotonic() < give_up:
-        assert process.poll() is None, "it ended before that stage"
-        try:
-            store = exchange(workdir)
-            if store is not None and any(key.endswith(pattern) for key in store.list()):
-                return
-        except FedcoreError:
-            pass  # the stack is still coming up
-        time.sleep(0.05)
-    raise AssertionError(f"no object {pattern}")
-
-
-def processes(workdir: Path, words: str = "") -> list[int]:
-    """The processes that have ``workdir`` in their command line or environment, and the words."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            surroundings = (folder / "environ").read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        ours = str(workdir) in command or str(workdir) in surroundings
-        if ours and words in command and "tether.py" not in command:
-            found.append(int(folder.name))
-    return found
 
 
 def nothing_runs(workdir: Path) -> bool:
@@ -141,50 +116,97 @@ def test_nothing_is_left_running(undisturbed: tuple[Path, dict[str, Any]]) -> No
     assert nothing_runs(workdir), processes(workdir)
 
 
-@pytest.mark.parametrize("stage", ["replies/north", "rounds/00000/record.json"])
-def test_flow_killed_and_resumed(
-    tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]], stage: str
+def copy_of(undisturbed: Path, workdir: Path) -> Path:
+    """Another folder for a run, in which the hospitals have their scans already."""
+    shutil.copytree(undisturbed, workdir, ignore=shutil.ignore_patterns("*.sock", "logs", "runs"))
+    return workdir
+
+
+STAGES_OF_THE_FLOW = [
+    ("sees", "replies/north/.*/000000.safetensors"),
+    ("after", "rounds/00000/survivors.json"),
+    ("before", "rounds/00000/record.json"),
+    ("after", "verdict.json"),
+    ("after", "release.json"),
+]
+
+
+def test_flow_killed_at_every_stage(
+    tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]
 ) -> None:
-    """In the middle of round 0, and right after its commit."""
-    pattern = stage if stage.endswith("json") else "000000.safetensors"
-    workdir = tmp_path / "killed"
-    process = start(workdir)
-    wait_for(workdir, process, pattern)
-    process.kill()
-    process.communicate()
-    assert nothing_runs(workdir), "services and clients must not outlive the flow"
-    assert end(start(workdir, "--resume"))["params_sha256"] == undisturbed[1]["params_sha256"]
+    """Killed again and again, each time a stage later; the same command takes it up each time."""
+    workdir = copy_of(undisturbed[0], tmp_path / "killed")
+    resume: list[str] = []
+    for moment, key in STAGES_OF_THE_FLOW:
+        process = start(workdir, *resume, traps=[("flow", moment, key)])
+        process.communicate(timeout=TIMEOUT)
+        assert process.returncode == -signal.SIGKILL, log_of(workdir).read_text()
+        assert nothing_runs(workdir), "services and clients must not outlive the flow"
+        resume = ["--resume"]
+    assert sprung(workdir) == len(STAGES_OF_THE_FLOW)
+    result = end(start(workdir, "--resume"))
+    assert result["run_id"] != undisturbed[1]["run_id"]
+    assert result["params_sha256"] == undisturbed[1]["params_sha256"]
+    assert Path(result["report"]).exists()
 
 
 def test_clients_killed(tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]) -> None:
-    """Clients are started again within the round."""
-    workdir = tmp_path / "hurt"
-    process = start(workdir)
+    """One alone, and all at once: they are started again within the round."""
+    result = survived(
+        tmp_path / "hurt",
+        undisturbed,
+        [
+            ("west", "sees", "replies/north/.*/000000.safetensors"),
+            ("clients", "after", "orders/west/.*/000002.json"),
+            ("north", "after", "orders/west/.*/000004.json"),
+        ],
+    )
+    assert "started again, because its client ended with exit code 137" in result
 
-    def kill(words: str) -> None:
-        found = processes(workdir, words)
-        assert found, f"no process {words!r} to kill"
-        for pid in found:
-            os.kill(pid, signal.SIGKILL)
 
-    wait_for(workdir, process, "orders/north/" + _run_id(workdir, process) + "/000000.json")
-    _until(lambda: bool(processes(workdir, "-m fedcore client")), process)
-    kill("-m fedcore client")
-    result = end(process)
+def test_s3_killed_at_every_stage(tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    """The stack brings it back in seconds; server and clients wait for it, and nothing is lost."""
+    told = survived(
+        tmp_path / "without-s3",
+        undisturbed,
+        [
+            ("s3", "after", "orders/north/.*/000000.json"),
+            ("s3", "sees", "replies/north/.*/000000.safetensors"),
+            ("s3", "before", "rounds/00000/survivors.json"),
+            ("s3", "after", "rounds/00001/state.safetensors"),
+            ("s3", "before", "rounds/00000/record.json"),
+            ("s3", "after", "evaluations/00001-validation.json"),
+            ("s3", "after", "verdict.json"),
+        ],
+    )
+    assert "waiting up to 120 s for a store that is away" in told
+
+
+def test_prefect_killed_at_every_stage(
+    tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]
+) -> None:
+    """The run does not need Prefect; it goes on while the stack brings it back."""
+    survived(
+        tmp_path / "without-prefect",
+        undisturbed,
+        [
+            ("prefect", "after", "orders/north/.*/000000.json"),
+            ("prefect", "after", "evaluations/00001-validation.json"),
+            ("prefect", "before", "rounds/00001/record.json"),
+            ("prefect", "after", "release.json"),
+        ],
+    )
+
+
+def survived(
+    workdir: Path, undisturbed: tuple[Path, dict[str, Any]], traps: Sequence[Sequence[str]]
+) -> str:
+    """The run goes through all these kills by itself. Returns what it told meanwhile."""
+    result = end(start(copy_of(undisturbed[0], workdir), traps=traps))
+    told = log_of(workdir).read_text()
+    assert sprung(workdir) == len(traps), told
+    assert result["run_id"] != undisturbed[1]["run_id"]
     assert result["params_sha256"] == undisturbed[1]["params_sha256"]
-    assert nothing_runs(workdir)
-
-
-def _run_id(workdir: Path, process: subprocess.Popen[str]) -> str:
-    wait_for(workdir, process, "/run.json")
-    store = exchange(workdir)
-    assert store is not None
-    return next(key.split("/")[1] for key in store.list("records/"))
-
-
-def _until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    give_up = time.monotonic() + TIMEOUT
-    while not condition():
-        assert process.poll() is None
-        assert time.monotonic() < give_up
-        time.sleep(0.05)
+    assert "dropped out" not in told
+    assert nothing_runs(workdir), processes(workdir)
+    return told
