@@ -156,7 +156,7 @@ aws_secret_access_key = {server.secret_key}
             "image": images()["fedcore-client:dev"],
             "require_digest": False,
             "gpu": None if self.gpu is None else {"resource": self.gpu, "count": 1},
-            "cpu": "400m",
+            "cpu": "300m",
             "memory": "2Gi",
             "ephemeral_storage": "1Gi",
             "scratch": "512Mi",

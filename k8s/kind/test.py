@@ -41,6 +41,7 @@ from prefect_api import Prefect
 
 SERVER = "fedcore-server"
 SITE = "fedcore-site"
+TEST_POD = "fedcore-isolation"
 ROUNDS = 3
 DEPLOYMENT = "train/train"
 MODEL = "brain-tumour"
@@ -54,11 +55,12 @@ def main() -> None:
     )
     with _namespaces(federation):
         _step("S3, Prefect and three synthetic hospitals", lambda: bring_up(federation))
+        bare = {name: _contents(name) for name in federation.namespaces.values()}
         _step("the charts", lambda: install_charts(federation))
         _step("isolation", lambda: prove_isolation(federation))
         _step("a run, with its server killed", lambda: run_to_verdict(federation))
         _step("a run, cancelled", lambda: run_and_cancel(federation))
-        _step("removal", lambda: remove(federation))
+        _step("removal", lambda: remove(federation, bare))
     print("PASSED")
 
 
@@ -132,13 +134,15 @@ def run_and_cancel(federation: Federation) -> None:
     _must(not _jobs(federation), "no Job came back")
 
 
-def remove(federation: Federation) -> None:
+def remove(federation: Federation, bare: dict[str, set[str]]) -> None:
     """Uninstall; the namespaces are as bare as before, and so is the cluster."""
     uninstall(SERVER, federation.system)
     for namespace in federation.namespaces.values():
         uninstall(SITE, namespace)
-    for namespace in federation.namespaces.values():
-        wait_until(f"{namespace} is empty", partial(_is_empty, namespace), 120)
+        kubectl("delete", "pod", TEST_POD, "-n", namespace)  # Helm leaves the pods of its tests
+    for namespace, contents in bare.items():
+        same = partial(lambda name, before: _contents(name) == before, namespace, contents)
+        wait_until(f"{namespace} has {contents} and nothing else", same, 120)
     policies = kubectl("get", "validatingadmissionpolicies,validatingadmissionpolicybindings",
                        "-o", "name")  # fmt: skip
     ours = [name for name in policies.split() if f".{federation.prefix}-" in name]
@@ -208,14 +212,11 @@ def _refused(federation: Federation, namespace: str, verb: str, kind: str) -> No
     _must(said.strip().endswith("no"), f"the server may not {verb} {kind} in {namespace}")
 
 
-def _is_empty(namespace: str) -> bool:
-    """Whether it has nothing but what every namespace has."""
-    kinds = kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()
-    skipped = ("events", "events.events.k8s.io")
-    found = kubectl("get", ",".join(kind for kind in kinds if kind not in skipped), "-n", namespace,
-                    "-o", "name", "--ignore-not-found").split()  # fmt: skip
-    usual = {"configmap/kube-root-ca.crt", "serviceaccount/default"}
-    return set(found) <= usual
+def _contents(namespace: str) -> set[str]:
+    """All that is in it, but for events."""
+    kinds = set(kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split())
+    listed_kinds = ",".join(sorted(kinds - {"events", "events.events.k8s.io"}))
+    return set(kubectl("get", listed_kinds, "-n", namespace, "-o", "name").split())
 
 
 def _step(name: str, act: Callable[[], None]) -> None:
@@ -233,6 +234,7 @@ def _must(holds: bool, what: str) -> None:
 def _show(namespaces: list[str]) -> None:
     """What a person would look at first."""
     for namespace in namespaces:
+        print(f"--- {namespace}: {' '.join(sorted(_contents(namespace)))}")
         pods = kubectl("get", "pods", "-n", namespace, "-o", "name").split()
         for question in (
             ("get", "jobs,pods", "-o", "wide"),
