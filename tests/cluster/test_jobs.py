@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster_api import Access, wait_for, write_kubeconfig
@@ -15,6 +16,7 @@ from cluster_launch import Launches, jobs, order_of, pods
 from cluster_sites import NO_GPU, NO_IMAGE, Namespaces, Site, install, site_values
 
 from fedcore.config.job import KubernetesSite
+from fedcore.launch import cluster
 
 pytestmark = pytest.mark.cluster
 
@@ -163,6 +165,33 @@ def test_no_such_namespace(admin: Access, bare: Site, folder: Path, launch: Laun
     launched = launch(replace(bare, namespace="ct-there-is-none"))
     launched.ensure(order_of("nowhere"))
     assert launched.fails().permanent
+
+
+def test_requests_per_site_and_round(
+    bare: Site, launch: Launches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two lists, two watches and a create, however often the server looks."""
+    asked: list[str] = []
+    ask = cluster._ask
+
+    def counted(function: Any, *args: Any, **kwargs: Any) -> Any:
+        asked.append(function.__name__ + " watch" * kwargs.get("watch", False))
+        return ask(function, *args, **kwargs)
+
+    monkeypatch.setattr(cluster, "_ask", counted)
+    launched = launch(bare, gpu=None, pending_seconds=600, node_selector={"fedcore.test": "none"})
+    for seq in range(6):  # three rounds, each a training and an evaluation
+        launched.ensure(order_of("counted", seq))
+        launched.says("no node takes its pod")
+        for _ in range(20):
+            launched.launcher.poll("bare")
+    assert sorted(asked) == [
+        "create_namespaced_job",
+        "list_namespaced_job",
+        "list_namespaced_job watch",
+        "list_namespaced_pod",
+        "list_namespaced_pod watch",
+    ]
 
 
 def test_place_is_what_the_chart_wrote(bare: Site) -> None:

@@ -39,6 +39,8 @@ MADE: dict[str, tuple[str, Settings]] = {
     "memory": (_HOARD, {"backoff_limit": 0}),
     "deadline": (_WAIT, {"deadline_seconds": 15}),
     "evicted": (_WAIT, {"backoff_limit": 0}),
+    "no-config": (_WAIT, {"config_map": "nobody", "pending_seconds": 6}),
+    "no-keys": (_WAIT, {"secret": "nobody"}),
     "done": (_END.format(0), {"ttl_seconds": 1}),
 }
 """Run → what its pods do, and what its Job has otherwise than the site's settings say."""
@@ -97,6 +99,22 @@ def test_too_little_memory(made: dict[str, Launched]) -> None:
     status = made["memory"].fails(180)
     assert status.permanent
     assert status.reason.startswith("its client was killed for want of memory at 128Mi; raise")
+
+
+def test_config_that_is_not_there(admin: Access, bare: Site, made: dict[str, Launched]) -> None:
+    """The kubelet would wait for it for ever; the launcher waits for pending_seconds."""
+    status = made["no-config"].fails(180)
+    assert status.permanent
+    assert status.reason.startswith("its pod's volumes or network are not ready")
+    assert status.reason.endswith("the site's chart makes ConfigMap nobody")
+    wait_for("a Job in vain is not left", lambda: not jobs(admin, bare, "no-config"))
+
+
+def test_keys_that_are_not_there(admin: Access, bare: Site, made: dict[str, Launched]) -> None:
+    status = made["no-keys"].fails(180)
+    assert status.permanent
+    assert status.reason.startswith('its container cannot be made (secret "nobody" not found)')
+    wait_for("a Job in vain is not left", lambda: not jobs(admin, bare, "no-keys"))
 
 
 def test_deadline(admin: Access, bare: Site, made: dict[str, Launched]) -> None:

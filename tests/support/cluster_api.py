@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ API_VERSIONS = {
     "ResourceQuota": "v1",
     "Secret": "v1",
     "Service": "v1",
+    "ServiceAccount": "v1",
     "SelfSubjectAccessReview": "authorization.k8s.io/v1",
     "SelfSubjectRulesReview": "authorization.k8s.io/v1",
     "ValidatingAdmissionPolicy": "admissionregistration.k8s.io/v1",
@@ -142,14 +144,18 @@ class Access:
         )
 
     def contents(self, namespace: str) -> set[str]:
-        """``Kind/name`` of every object there, whatever kinds this cluster has."""
+        """``Kind/name`` of every object there, whatever kinds this cluster has.
+
+        Kinds that cannot be listed now, or not by this caller, are left out.
+        """
         found = set()
         for resource in self._dynamic.resources.search(preferred=True):
             listed = resource.namespaced and "list" in (resource.verbs or ())
             if not listed or resource.kind in _NEVER_COMPARED or resource.kind.endswith("List"):
                 continue
-            items = resource.get(namespace=namespace).to_dict()["items"]
-            found |= {f"{resource.kind}/{item['metadata']['name']}" for item in items}
+            with contextlib.suppress(ApiException):
+                items = resource.get(namespace=namespace).to_dict()["items"]
+                found |= {f"{resource.kind}/{item['metadata']['name']}" for item in items}
         return found
 
     def _review(self, kind: str, spec: Mapping[str, Any]) -> Object:

@@ -33,6 +33,7 @@ class Namespaces:
         self._admin = admin
         self._session = session
         self._made: list[str] = []
+        self._control = ""
 
     def make(self, name: str, level: str | None = "restricted") -> str:
         """``level``: of Pod Security that it enforces; None = it says nothing."""
@@ -51,11 +52,17 @@ class Namespaces:
         wait_for(
             f"namespace {name} has its account and authority",
             lambda: (
-                {"ServiceAccount/default", "ConfigMap/kube-root-ca.crt"}
-                <= self._admin.contents(name)
+                self._admin.get("ServiceAccount", "default", name)
+                and self._admin.get("ConfigMap", "kube-root-ca.crt", name)
             ),
         )
         return name
+
+    def left_in(self, namespace: str, before: set[str]) -> set[str]:
+        """What is in a namespace of ours, less what was, and what a cluster puts into each."""
+        if not self._control:
+            self._control = self.make("control")
+        return self._admin.contents(namespace) - before - self._admin.contents(self._control)
 
     def remove_all(self) -> None:
         """Returns when they are gone. A policy that a failed test left goes as well."""
