@@ -20,7 +20,6 @@ RUN touch README.md LICENSE \
  && mkdir fedcore && echo '__version__ = "0"' > fedcore/__init__.py \
  && python -m venv --without-pip /opt/venv
 COPY k8s/image/install-extras /usr/local/bin/
-ARG TORCH_INDEX=""
 
 FROM build AS fedcore
 COPY README.md LICENSE ./
@@ -31,7 +30,7 @@ RUN pip --python /opt/venv/bin/python install --no-deps --prefix /opt/fedcore . 
  && python -m compileall -q --invalidation-mode unchecked-hash -s /opt/fedcore -p /opt/venv /opt/fedcore
 
 FROM build AS client-dependencies
-ARG TORCH_INDEX
+ARG TORCH_INDEX=""
 RUN install-extras client,agent
 
 FROM client-dependencies AS server-dependencies

@@ -141,8 +141,8 @@ def remove(federation: Federation, bare: dict[str, set[str]]) -> None:
         uninstall(SITE, namespace)
         kubectl("delete", "pod", TEST_POD, "-n", namespace)  # Helm leaves the pods of its tests
     for namespace, contents in bare.items():
-        same = partial(lambda name, before: _contents(name) == before, namespace, contents)
-        wait_until(f"{namespace} has {contents} and nothing else", same, 120)
+        what = f"{namespace} has {', '.join(sorted(contents))} and nothing else"
+        wait_until(what, partial(_has_only, namespace, contents), 120)
     policies = kubectl("get", "validatingadmissionpolicies,validatingadmissionpolicybindings",
                        "-o", "name")  # fmt: skip
     ours = [name for name in policies.split() if f".{federation.prefix}-" in name]
@@ -210,6 +210,10 @@ def _refused(federation: Federation, namespace: str, verb: str, kind: str) -> No
     except KindError as error:  # kubectl answers no with exit code 1
         said = str(error)
     _must(said.strip().endswith("no"), f"the server may not {verb} {kind} in {namespace}")
+
+
+def _has_only(namespace: str, contents: set[str]) -> bool:
+    return _contents(namespace) == contents
 
 
 def _contents(namespace: str) -> set[str]:
