@@ -29,7 +29,7 @@ from cluster_launch import Launches
 from cluster_network import network_is_enforced
 from cluster_run import fill
 from cluster_s3 import PORT, PodS3
-from cluster_server import PodPrefect, prefect_server
+from cluster_server import PodPrefect, prefect_server, start_prefect
 from cluster_sites import NO_GPU, NO_IMAGE, Namespaces, Site, install, site_values
 from kubernetes.config import ConfigException
 from urllib3.exceptions import HTTPError
@@ -120,7 +120,17 @@ SITES = ("north", "south", "west")
 
 
 @pytest.fixture(scope="session")
-def s3(admin: Access, image: str, namespaces: Namespaces, folder: Path) -> Iterator[PodS3]:
+def prefect_namespace(admin: Access, image: str, namespaces: Namespaces) -> str:
+    """Where Prefect starts, which takes a while: asked for before S3 and its data are made."""
+    namespace = namespaces.make("prefect")
+    start_prefect(admin, namespace, image)
+    return namespace
+
+
+@pytest.fixture(scope="session")
+def s3(
+    admin: Access, image: str, namespaces: Namespaces, folder: Path, prefect_namespace: str
+) -> Iterator[PodS3]:
     """The S3 service of the sites in SITES, with their data in it."""
     service = PodS3(admin, namespaces.make("s3"), image, SITES, folder)
     service.start()
@@ -145,9 +155,9 @@ def enforced(admin: Access, image: str, namespaces: Namespaces, s3: PodS3) -> bo
 
 
 @pytest.fixture(scope="session")
-def prefect(admin: Access, image: str, namespaces: Namespaces) -> Iterator[PodPrefect]:
-    """A Prefect server for all runs: the first start of each takes a while."""
-    with prefect_server(admin, namespaces.make("prefect"), image) as server:
+def prefect(admin: Access, prefect_namespace: str) -> Iterator[PodPrefect]:
+    """A Prefect server for all runs."""
+    with prefect_server(admin, prefect_namespace) as server:
         yield server
 
 

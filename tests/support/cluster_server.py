@@ -64,26 +64,28 @@ class PodPrefect:
         httpx.post(url, json=wanted, timeout=30).raise_for_status()
 
 
-@contextmanager
-def prefect_server(admin: Access, namespace: str, image: str) -> Iterator[PodPrefect]:
-    """A Prefect server of the test image, reached from here and from pods."""
-    command = ["prefect", "server", "start", "--host", "0.0.0.0", "--port", str(PORT)]
-    environment = [{"name": name, "value": value} for name, value in _QUIET.items()]
+def start_prefect(admin: Access, namespace: str, image: str) -> None:
+    """Make the pod of a Prefect server."""
     made = pod(
         "prefect",
         namespace,
         image,
-        command,
-        env=environment,
+        ["prefect", "server", "start", "--host", "0.0.0.0", "--port", str(PORT)],
+        env=[{"name": name, "value": value} for name, value in _QUIET.items()],
         volumes={"/data": {"emptyDir": {}}, "/tmp": {"emptyDir": {}}},
         memory="1Gi",
     )
     admin.create(made)
+
+
+@contextmanager
+def prefect_server(admin: Access, namespace: str) -> Iterator[PodPrefect]:
+    """The Prefect server of that pod, reached from here and from pods."""
     address = running(admin, namespace, "prefect")["status"]["podIP"]
     host = f"[{address}]" if ":" in address else address
     with Forward(admin.api, namespace, "prefect", PORT) as forward:
         here = f"http://127.0.0.1:{forward.port}/api"
-        wait_for("Prefect answers", lambda: _found_at(f"{here}/health"), 240)
+        wait_for("Prefect answers", lambda: _found_at(f"{here}/health"), 300)
         yield PodPrefect(here, f"http://{host}:{PORT}/api")
 
 
