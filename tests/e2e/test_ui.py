@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from fedcore.server.result import finished_run
 pytestmark = pytest.mark.e2e
 
 SITES = ["east", "north", "south", "west"]
+CLICK = "arguments[0].click(); return true"
 ENGINE, CLIENT = "-m prefect.engine", "-m fedcore client"
 
 
@@ -200,7 +201,7 @@ def test_ctrl_c_ends_everything(up: Up) -> None:
     up.await_state(flow_run_id, "Running")
     until(lambda: len(processes(up.workdir, CLIENT)) == len(SITES))
     assert up.interrupt() == 0
-    assert processes(up.workdir) == []
+    until(lambda: not processes(up.workdir), seconds=30, told="nothing outlives it")
 
 
 class Browser:
@@ -223,21 +224,24 @@ class Browser:
         self._chrome.get(url)
 
     def find(self, path: str, seconds: float = 60) -> Any:
-        from selenium.webdriver.common.by import By
-        from selenium.webdriver.support import expected_conditions
-        from selenium.webdriver.support.ui import WebDriverWait
-
-        there = expected_conditions.element_to_be_clickable((By.XPATH, path))
-        return WebDriverWait(self._chrome, seconds).until(there, path)
+        return self._await(path, lambda found: found, seconds)
 
     def click(self, path: str) -> None:
-        from selenium.common.exceptions import ElementClickInterceptedException
+        # By script: a message that is still sliding in may lie above what is there already.
+        self._await(path, lambda found: self._chrome.execute_script(CLICK, found), seconds=60)
 
-        found = self.find(path)
-        try:
-            found.click()
-        except ElementClickInterceptedException:  # by a message that is still sliding in
-            self._chrome.execute_script("arguments[0].click()", found)
+    def _await(self, path: str, act: Callable[[Any], Any], seconds: float) -> Any:
+        """Find what can be seen at ``path`` and act on it, again if the page changes meanwhile."""
+        from selenium.common.exceptions import StaleElementReferenceException
+        from selenium.webdriver.common.by import By
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        def acted(chrome: Any) -> Any:
+            found = chrome.find_element(By.XPATH, path)
+            return found.is_displayed() and found.is_enabled() and act(found)
+
+        again = [StaleElementReferenceException]
+        return WebDriverWait(self._chrome, seconds, ignored_exceptions=again).until(acted, path)
 
     def value(self, field: Any) -> str:
         until(lambda: field.get_attribute("value"), seconds=30, told="the field is filled in")
