@@ -39,13 +39,14 @@ RUN install-extras server
 FROM server-dependencies AS demo-dependencies
 RUN install-extras demo
 
-# What all share: Python, a user without rights, and nothing that installs or compiles.
+# What all share: Python, a user without rights, and nothing that installs, compiles or is setuid.
 FROM python:${PYTHON} AS runtime
 RUN pip uninstall --yes --quiet --root-user-action=ignore pip setuptools wheel \
  && rm -rf /usr/local/lib/python3.*/ensurepip /usr/local/lib/python3.*/idlelib \
  && groupadd --gid 10001 fedcore \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /scratch --shell /usr/sbin/nologin fedcore \
- && install --directory --owner=10001 --group=10001 /scratch
+ && install --directory --owner=10001 --group=10001 /scratch \
+ && find / -xdev -type f -perm /6000 -exec chmod a-s {} +
 # The root may be read-only: everything is compiled, and what is written goes to HOME.
 ENV PATH=/opt/venv/bin:$PATH HOME=/scratch PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /scratch
