@@ -39,29 +39,35 @@ class PodPrefect:
 
     def start_run(self, run_id: str) -> str:
         """Ask the deployment for a run, as its UI does. Returns the flow run's id."""
-        with httpx.Client(base_url=self.url_here, timeout=30) as api:
-            deployment = wait_for(
-                "the coordinator offers its flow",
-                lambda: _found(api.get("/deployments/name/train/train")),
-                240,
-            )
-            asked = api.post(
-                f"/deployments/{deployment['id']}/create_flow_run",
-                json={"parameters": {**deployment["parameters"], "run_id": run_id}},
-            )
-            asked.raise_for_status()
-            return str(asked.json()["id"])
+        deployment = self._ask("GET", "/deployments/name/train/train")
+        parameters = {**deployment["parameters"], "run_id": run_id}
+        asked = {"parameters": parameters, "idempotency_key": run_id}
+        path = f"/deployments/{deployment['id']}/create_flow_run"
+        return str(self._ask("POST", path, asked)["id"])
 
     def state_of(self, flow_run: str) -> str:
         """E.g. ``COMPLETED``."""
-        found = httpx.get(f"{self.url_here}/flow_runs/{flow_run}", timeout=30)
-        return str(found.raise_for_status().json()["state"]["type"])
+        return str(self._ask("GET", f"/flow_runs/{flow_run}")["state"]["type"])
 
     def cancel(self, flow_run: str) -> None:
         """As its UI does."""
         wanted = {"state": {"type": "CANCELLING"}, "force": False}
-        url = f"{self.url_here}/flow_runs/{flow_run}/set_state"
-        httpx.post(url, json=wanted, timeout=30).raise_for_status()
+        self._ask("POST", f"/flow_runs/{flow_run}/set_state", wanted)
+
+    def _ask(self, method: str, path: str, body: Object | None = None) -> Any:
+        """The answer, once there is one.
+
+        It is 404 until the coordinator has offered its flow, and 503 while Prefect's SQLite is busy.
+        """
+
+        def answered() -> httpx.Response | None:
+            try:
+                answer = httpx.request(method, self.url_here + path, json=body, timeout=60)
+            except httpx.TransportError:  # a forwarded connection that broke
+                return None
+            return None if answer.status_code in (404, 503) else answer
+
+        return wait_for(f"Prefect answers {path}", answered, 240).raise_for_status().json()
 
 
 def start_prefect(admin: Access, namespace: str, image: str) -> None:
