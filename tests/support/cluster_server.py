@@ -57,7 +57,7 @@ class PodPrefect:
     def _ask(self, method: str, path: str, body: Object | None = None) -> Any:
         """The answer, once there is one.
 
-        It is 404 until the coordinator has offered its flow, and 503 while Prefect's SQLite is busy.
+        404 until the coordinator has offered its flow, and 503 while Prefect's SQLite is busy.
         """
 
         def answered() -> httpx.Response | None:
