@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -28,11 +29,18 @@ from fedcore.store.exchange import Exchange
 log = logging.getLogger("fedcore.agent")
 
 
+class RunLauncher(Launcher, Protocol):
+    """A launcher for as long as one run lasts."""
+
+    def close(self) -> None:
+        """Let go of its watches."""
+
+
 @dataclass
 class _Served:
     """A run that is asked for: who starts its client, for which order, and what was said last."""
 
-    launcher: Launcher
+    launcher: RunLauncher
     seq: int | None = None
     said: ClientStatus = RUNNING
 
@@ -46,7 +54,7 @@ class Agent:
         server_key: Ed25519PublicKey,
         exchange: Exchange,
         calls: Calls,
-        launch: Callable[[], Launcher],
+        launch: Callable[[], RunLauncher],
     ) -> None:
         self._site = site
         self._server_key = server_key
@@ -72,7 +80,8 @@ class Agent:
             log.warning("the calls are left alone: %s", error)
             return
         for run_id in self._runs.keys() - wanted.keys():  # cancelled, or over
-            self._runs.pop(run_id).launcher.cancel(self._site, run_id)
+            self._runs[run_id].launcher.cancel(self._site, run_id)
+            self._runs.pop(run_id).launcher.close()
         for run_id, seq in wanted.items():
             if not self._exchange.has_reply(self._site, run_id, seq):
                 self._serve(run_id, seq)

@@ -112,3 +112,9 @@ class ReleaseError(PermanentError):
     """A model that must not be promoted (for example, its ONNX export disagrees)."""
 
     exit_code = 65
+
+
+PERMANENT_EXITS = tuple(
+    sorted({2, PermanentError.exit_code} | {e.exit_code for e in PermanentError.__subclasses__()})
+)
+"""Exit codes after which a new start would end the same way; 2 is a wrong command line."""

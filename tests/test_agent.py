@@ -6,6 +6,7 @@ import pytest
 import toy
 
 from fedcore.agent import Agent
+from fedcore.errors import ServiceUnavailable
 from fedcore.launch.agent import AgentLauncher
 from fedcore.launch.api import RUNNING, WorkOrder
 from fedcore.records import ClientStatus
@@ -24,6 +25,8 @@ class Recorder:
     def __init__(self) -> None:
         self.ensured: list[int] = []
         self.cancelled: list[str] = []
+        self.closed = False
+        self.unreachable = False
         self.status = RUNNING
 
     def ensure(self, order: WorkOrder) -> None:
@@ -33,7 +36,12 @@ class Recorder:
         return self.status
 
     def cancel(self, site: str, run_id: str) -> None:
+        if self.unreachable:
+            raise ServiceUnavailable("the API server does not answer")
         self.cancelled.append(run_id)
+
+    def close(self) -> None:
+        self.closed = True
 
 
 class Scene:
@@ -97,6 +105,19 @@ def test_a_cancelled_run_is_ended(scene: Scene) -> None:
     scene.launcher.ensure(scene.order)
     scene.agent.look()
     scene.launcher.cancel("north", "run-1")
+    scene.agent.look()
+    assert scene.launched.cancelled == ["run-1"]
+    assert scene.launched.closed, "an agent lives for years, and must not gather watches"
+
+
+def test_what_cannot_be_ended_now_is_ended_later(scene: Scene) -> None:
+    scene.launcher.ensure(scene.order)
+    scene.agent.look()
+    scene.launcher.cancel("north", "run-1")
+    scene.launched.unreachable = True
+    with pytest.raises(ServiceUnavailable):
+        scene.agent.look()
+    scene.launched.unreachable = False
     scene.agent.look()
     assert scene.launched.cancelled == ["run-1"]
 

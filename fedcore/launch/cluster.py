@@ -27,6 +27,7 @@ _CONNECT, _READ = 5.0, 30.0
 _WATCH = 300  # seconds until the server ends a watch, and it is begun again where it stood
 _GONE = 410
 _MAX_DELAY = 10.0
+_STRANGE = "the answer is not of a Kubernetes API server"
 _CONNECTIONS = 1024  # two watches a site; a pool that is too small throws connections away
 
 
@@ -103,7 +104,7 @@ class Cluster:
     def log(self, namespace: str, pod: str, lines: int) -> list[str]:
         """The last lines of the pod's log. Raises ApiError."""
         answer = _ask(self._core.read_namespaced_pod_log, pod, namespace, tail_lines=lines)
-        return answer.data.decode(errors="replace").splitlines()
+        return _data(answer).decode(errors="replace").splitlines()
 
     def watch_jobs(self, namespace: str, selector: str) -> Mirror:
         """The namespace's Jobs with these labels, kept true."""
@@ -182,9 +183,13 @@ class Mirror:
 
     def _list(self) -> None:
         found = _object(_ask(self._listing, **self._place))
+        try:
+            objects = {item["metadata"]["name"]: _slim(item) for item in found["items"]}
+            self._version = found["metadata"]["resourceVersion"]
+        except (KeyError, TypeError) as error:
+            raise ApiError(0, f"{_STRANGE}: no {error} in it") from error
         with self._lock:
-            self._objects = {item["metadata"]["name"]: _slim(item) for item in found["items"]}
-        self._version = found["metadata"]["resourceVersion"]
+            self._objects = objects
         self.problem = None
         self.listed.set()
 
@@ -207,6 +212,8 @@ class Mirror:
         except (urllib3.exceptions.HTTPError, OSError, AttributeError, ValueError) as error:
             # AttributeError: http.client's, when stop() takes the socket from under a read
             raise ApiError(0, f"the watch broke: {error}") from error
+        except (KeyError, TypeError) as error:
+            raise ApiError(0, f"{_STRANGE}: no {error} in it") from error
         finally:
             self._answer = None
             answer.close()
@@ -258,7 +265,15 @@ def _message(body: str) -> str:
 
 def _object(answer: urllib3.HTTPResponse) -> Object:
     try:
-        found: Object = json.loads(answer.data)
-    except (urllib3.exceptions.HTTPError, ValueError) as error:
-        raise ApiError(0, f"the answer broke off: {error}") from error
+        found: Object = json.loads(_data(answer))
+    except ValueError as error:
+        raise ApiError(0, f"{_STRANGE}: {error}") from error
     return found
+
+
+def _data(answer: urllib3.HTTPResponse) -> bytes:
+    """All of the answer; what is left unread would be taken for the next answer."""
+    try:
+        return answer.data
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise ApiError(0, f"the answer broke off: {error}") from error

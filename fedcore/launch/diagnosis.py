@@ -187,13 +187,13 @@ _UNITS = {"": 1.0, "m": 1e-3, "k": 1e3, "Ki": 2.0**10, "M": 1e6, "Mi": 2.0**20, 
 
 
 def quantity(text: str) -> float:
-    """A Kubernetes quantity as a number; infinite if it is none.
+    """A Kubernetes quantity as a number; NaN, which is larger than nothing, if it is none.
 
     >>> quantity("500m"), quantity("2Ki"), quantity("3")
     (0.5, 2048.0, 3.0)
     """
     found = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", text.strip())
-    return float(found[1]) * _UNITS[found[2]] if found and found[2] in _UNITS else float("inf")
+    return float(found[1]) * _UNITS[found[2]] if found and found[2] in _UNITS else float("nan")
 
 
 def _out_of_memory(place: KubernetesSite) -> str:

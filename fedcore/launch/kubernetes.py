@@ -111,7 +111,7 @@ class KubernetesLauncher:
                 client.status = ClientStatus("running", place.trouble())
             else:
                 client.job = place.adopt(client.order) or self._create(client, place)
-                client.status, client.delay = RUNNING, 0.0
+                client.status, client.delay, client.pending_since = RUNNING, 0.0, None
         except ApiError as error:
             self._postpone(client, place, error)
 

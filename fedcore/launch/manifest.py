@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedcore.config.job import JobSettings
-from fedcore.errors import PermanentError
+from fedcore.errors import PERMANENT_EXITS
 from fedcore.records import EvalOrder, TrainOrder
 
 CONTAINER = "client"
@@ -20,10 +20,6 @@ COMMAND = ("fedcore", "client")
 RUN_LABEL = "fedcore.io/run"
 SITE_LABEL = "fedcore.io/site"
 DIGEST_ANNOTATION = "fedcore.io/manifest"
-PERMANENT_EXITS = tuple(
-    sorted({2, PermanentError.exit_code} | {e.exit_code for e in PermanentError.__subclasses__()})
-)
-"""Exit codes after which a new start would end the same way; 2 is a wrong command line."""
 
 _USER = 10001  # of the client image; any number above 0 serves, as long as scratch is its own
 _LABEL_LENGTH = 63

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from fedcore.errors import PermanentError
+from fedcore.errors import PERMANENT_EXITS
 from fedcore.launch.api import RUNNING, WorkOrder
 from fedcore.launch.tether import Tethered, spawn
 from fedcore.records import ClientStatus
@@ -14,9 +14,6 @@ from fedcore.settings import inherited_environment
 
 _CLIENT = (sys.executable, "-m", "fedcore", "client")
 _RESTARTS = 3
-_PERMANENT = {error.exit_code for error in PermanentError.__subclasses__()} | {
-    PermanentError.exit_code
-}
 
 
 class ProcessLauncher:
@@ -53,7 +50,9 @@ class ProcessLauncher:
         if client is None or code is None:
             return RUNNING
         reason = f"its client ended with exit code {code}: {client.log_tail(1).strip()}"
-        return ClientStatus("failed", reason, code in _PERMANENT or self._starts[site] > _RESTARTS)
+        return ClientStatus(
+            "failed", reason, code in PERMANENT_EXITS or self._starts[site] > _RESTARTS
+        )
 
     def cancel(self, site: str, run_id: str) -> None:  # noqa: ARG002  # it serves one run
         client = self._clients.pop(site, None)

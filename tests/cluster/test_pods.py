@@ -16,7 +16,7 @@ from cluster_launch import SMALL, Launched, Launches, jobs, pods, scripted
 from cluster_sites import Site
 from kubernetes import client
 
-from fedcore.launch.manifest import PERMANENT_EXITS
+from fedcore.errors import PERMANENT_EXITS
 
 pytestmark = pytest.mark.cluster
 

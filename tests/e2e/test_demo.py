@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
-from victims import processes
+from running import processes
 
 pytestmark = pytest.mark.e2e
 

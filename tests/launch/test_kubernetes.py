@@ -127,6 +127,29 @@ def test_trouble_that_passes(kube: KubeApi, launch: Launch, scenario: Any) -> No
     running(kube, launcher)
 
 
+def test_waiting_for_quota_does_not_use_up_the_pods_patience(kube: KubeApi, launch: Launch) -> None:
+    """Each wait has its own ``pending_seconds``."""
+    launcher = launch(pending_seconds=2)
+    with kube.scenario(QuotaExceeded(), NAMESPACE):
+        launcher.ensure(order())
+        until(kube, launcher, lambda status: "quota" in status.reason)
+        time.sleep(1.7)  # most of the patience
+        kube.scenario(Unschedulable(GPU_BUSY), NAMESPACE)
+    kube.until(lambda: launcher.poll("north") and kube.pods(NAMESPACE))
+    begun = time.monotonic()
+    assert "in use" in until(kube, launcher, failed).reason
+    assert time.monotonic() - begun > 1.5
+
+
+def test_quota_in_a_form_that_is_not_read_is_waited_for(kube: KubeApi, launch: Launch) -> None:
+    odd = QuotaExceeded(requested="memory=12e6", used="memory=9Gi", limited="memory=9Gi")
+    launcher = launch(pending_seconds=60)
+    with kube.scenario(odd, NAMESPACE):
+        launcher.ensure(order())
+        until(kube, launcher, lambda status: "is used up" in status.reason)
+    running(kube, launcher)
+
+
 def test_forbidden(kube: KubeApi, launch: Launch) -> None:
     kube.allow("fedcore-server", NAMESPACE, {"jobs": {"get", "list", "watch"}})
     launcher = launch()

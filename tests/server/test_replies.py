@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import pytest
 import toy
+from clock import Clock
 
 from fedcore.records import ClientStatus
 from fedcore.server import orders, replies
 from fedcore.store.memory import MemoryStore
 
 PLAN = toy.plan(timeouts={"round": 20, "idle": 5, "poll": 1})
-
-
-class Clock:
-    """Time passes only while somebody sleeps, or the store is away."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 class SlowStore(MemoryStore):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from clock import Clock
 from faults import FaultyStore
 
 from fedcore.errors import NotFound, StoreUnavailable
@@ -14,19 +15,6 @@ from fedcore.store import patient
 from fedcore.store.api import Store, Versioned
 from fedcore.store.memory import MemoryStore
 from fedcore.store.patient import PatientStore
-
-
-class Clock:
-    """Time passes only while somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @pytest.fixture

@@ -33,8 +33,12 @@ def until(condition: Callable[[], Any], *, seconds: float = 300.0, told: str = "
     return found
 
 
-def processes(workdir: Path, words: str = "") -> list[int]:
-    """The processes that have ``workdir`` in their command line or environment, and the words."""
+def processes(workdir: Path, words: str = "", environment: str = "") -> list[int]:
+    """The processes below ``workdir``, by what they are.
+
+    ``workdir`` is in their command line or environment, ``words`` in the former, ``environment``
+    in the latter.
+    """
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -43,6 +47,7 @@ def processes(workdir: Path, words: str = "") -> list[int]:
         except OSError:
             continue
         ours = str(workdir) in command or str(workdir) in surroundings
-        if ours and words in command and "tether.py" not in command:
+        meant = words in command and environment in surroundings
+        if ours and meant and "tether.py" not in command:
             found.append(int(folder.name))
     return found

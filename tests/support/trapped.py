@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from victims import processes
+from running import processes
 
 from fedcore import cli
 from fedcore.local import Stack
@@ -77,8 +77,8 @@ class Traps:
         if victim in self._killed:
             return [self._healthy(victim, stack)]
         workdir = stack.prefect_home.parent.parent
-        of_whom = [f"policies/{victim}.yaml"] if victim != "clients" else []
-        pids = processes(workdir, "-m fedcore client", *of_whom)
+        of_whom = f"policies/{victim}.yaml" if victim != "clients" else ""
+        pids = processes(workdir, "-m fedcore client", of_whom)
         assert pids, f"no {victim} to kill"
         return pids
 
