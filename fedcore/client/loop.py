@@ -11,7 +11,7 @@ import time
 from dataclasses import replace
 
 from fedcore.client.learner import Learner
-from fedcore.config.plan import Timeouts
+from fedcore.config.plan import Plan, Timeouts
 from fedcore.config.policy import Policy, objection
 from fedcore.errors import DataError, OrderRefused, PermanentError
 from fedcore.records import (
@@ -41,6 +41,7 @@ class Client:
         self._data = data
         self._ledger = Ledger(data)
         self._server_key = envelope.public_key(policy.server_public_key)
+        self._plan: Plan | None = None
         self._learner: tuple[str, Learner] | None = None
 
     def run(self, run_id: str, first_seq: int = 0) -> None:
@@ -50,10 +51,8 @@ class Client:
         if that is 0. What the site refuses is a reply, not an error. Raises StoreUnavailable.
         """
         timeouts = self._exchange.plan(run_id).timeouts
-        seq = first_seq
-        while self._await_order(run_id, seq, timeouts):
-            while self._exchange.has_order(self._site, run_id, seq + 1):
-                seq += 1  # the server has gone on: what it asked before no longer counts
+        following = self._await_order(run_id, first_seq, timeouts)
+        while (seq := following) is not None:
             reply = self.answer(run_id, seq)
             if reply is None:
                 log.info("run %s is over", run_id)
@@ -62,7 +61,7 @@ class Client:
             log.info("order %d of run %s: %s", seq, run_id, _describe(reply))
             if timeouts.idle == 0:
                 return
-            seq += 1
+            following = self._await_order(run_id, seq + 1, timeouts)
 
     def answer(self, run_id: str, seq: int) -> Reply | None:
         """The reply to the order at this place; None if it says that the run is over."""
@@ -80,17 +79,22 @@ class Client:
             reason = str(error)
         return Refusal(self._site, run_id, seq, order_digest, reason)
 
-    def _await_order(self, run_id: str, seq: int, timeouts: Timeouts) -> bool:
+    def _await_order(self, run_id: str, seq: int, timeouts: Timeouts) -> int | None:
+        """The number of the newest order from ``seq`` on; None if none came in time."""
+        there = self._exchange.has_order(self._site, run_id, seq)
+        while there and self._exchange.has_order(self._site, run_id, seq + 1):
+            seq += 1  # the server has gone on: what it asked before no longer counts
         give_up = time.monotonic() + timeouts.idle
-        while not self._exchange.has_order(self._site, run_id, seq):
+        while not there:
             if time.monotonic() >= give_up:
                 log.info("no order for %g s: the client ends", timeouts.idle)
-                return False
+                return None
             time.sleep(timeouts.poll)
-        return True
+            there = self._exchange.has_order(self._site, run_id, seq)
+        return seq
 
     def _obey(self, order: TrainOrder | EvalOrder, order_digest: str) -> Reply:
-        plan = self._exchange.plan(order.run_id, order.plan_digest)
+        plan = self._plan_of(order)
         reason = objection(self._policy, plan)
         if reason is not None:
             raise OrderRefused(reason)
@@ -118,6 +122,11 @@ class Client:
             "seconds.load": loaded - downloaded,
         }
         return replace(reply, measurements={**reply.measurements, **spent})
+
+    def _plan_of(self, order: TrainOrder | EvalOrder) -> Plan:
+        if self._plan is None or self._plan.digest != order.plan_digest:
+            self._plan = self._exchange.plan(order.run_id, order.plan_digest)
+        return self._plan
 
 
 def _describe(reply: Reply) -> str:
