@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Any
 
 import httpx
@@ -30,8 +32,25 @@ _NOTHING = "–"
 log = logging.getLogger("fedcore.run")
 
 
-def show_round(record: RoundRecord, evaluation: EvaluationRecord) -> None:
-    """The round as an event, and as a table with a row per site."""
+class RoundTables:
+    """The rounds as tables; the next round begins while Prefect still takes up the last one's."""
+
+    def __init__(self) -> None:
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tables")
+
+    def __enter__(self) -> RoundTables:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._worker.shutdown()
+
+    def add(self, record: RoundRecord, evaluation: EvaluationRecord) -> None:
+        """Tell of the round at once, and add its table in the background."""
+        _tell(record, evaluation)
+        self._worker.submit(copy_context().run, _add_table, record, evaluation)
+
+
+def _tell(record: RoundRecord, evaluation: EvaluationRecord) -> None:
     auc = _macro_auc(evaluation.summary)
     tell(
         "round",
@@ -43,6 +62,11 @@ def show_round(record: RoundRecord, evaluation: EvaluationRecord) -> None:
         dropped=dict(record.dropped),
         record=record,
     )
+
+
+def _add_table(record: RoundRecord, evaluation: EvaluationRecord) -> None:
+    """A row per site, and what they make together."""
+    auc = _macro_auc(evaluation.summary)
     sites = sorted({*record.cohort, *evaluation.sites, *evaluation.missing})
     with _if_prefect_is_there(f"table of round {record.round_num}"):
         create_table_artifact(

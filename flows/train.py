@@ -17,6 +17,7 @@ from fedcore.errors import ServiceUnavailable
 from fedcore.launch.api import Launcher
 from fedcore.models.initial import build_model
 from fedcore.monitor import exposed
+from fedcore.records import EvaluationRecord, RoundRecord
 from fedcore.server.connect import connect
 from fedcore.server.evaluation import next_round
 from fedcore.server.events import tell
@@ -29,7 +30,7 @@ from flows.cancel import end_clients
 from flows.names import flow_run_name, run_id_of
 from flows.release import release_model
 from flows.served import end_with_parent, write_report
-from flows.show import AWAY, show_round
+from flows.show import AWAY, RoundTables
 
 RunId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=80)]
 
@@ -70,8 +71,9 @@ def train(plan: str, federation: str, run_id: RunId | None = None) -> dict[str, 
         tell("run", run_id=run.run_id, rounds=what.rounds, sites=run.population)
         first = next_round(run)
         tell("resume", round_num=first)
-        for round_num in range(first, what.rounds):
-            train_round(run, round_num, connection.launcher)
+        with RoundTables() as tables:
+            for round_num in range(first, what.rounds):
+                tables.add(*train_round(run, round_num, connection.launcher))
         return release_model(run, connection.launcher, connection.store)
 
 
@@ -97,7 +99,9 @@ def train_here(plan: Path, federation: Path, run_id: str) -> dict[str, Any]:
         APILogWorker.drain_all(timeout=5)
 
 
-def train_round(run: Run, round_num: int, launcher: Launcher) -> None:
+def train_round(
+    run: Run, round_num: int, launcher: Launcher
+) -> tuple[RoundRecord, EvaluationRecord]:
     """Order, wait, aggregate, evaluate: one round."""
     record = record_of(run, round_num)
     if record is None:
@@ -106,5 +110,4 @@ def train_round(run: Run, round_num: int, launcher: Launcher) -> None:
         record = tasks.aggregate(run, round_num, orders, dropped)
     checks = tasks.order_evaluation(run, round_num + 1, "validation")
     absent = tasks.await_replies(run, checks, launcher)
-    evaluation = tasks.evaluate(run, checks, absent)
-    show_round(record, evaluation)
+    return record, tasks.evaluate(run, checks, absent)

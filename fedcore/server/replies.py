@@ -13,6 +13,10 @@ from fedcore.server.run import Run
 _OUTAGE = 1.0
 """Seconds after which an exchange that does not answer is taken to be away."""
 
+_SWEEP = 1.0
+"""Seconds between two looks for everybody's reply. In between it is enough to look for one that
+is missing, since the round waits for all; each look costs a request."""
+
 
 def await_replies(
     run: Run, orders: Sequence[TrainOrder] | Sequence[EvalOrder], launcher: Launcher
@@ -26,15 +30,20 @@ def await_replies(
     waiting: dict[str, str] = {}
     for order in orders:
         launcher.ensure(order)
-    deadline = time.monotonic() + run.plan.timeouts.round
+    sweep = time.monotonic()
+    deadline = sweep + run.plan.timeouts.round
     while pending:
+        everybody = time.monotonic() >= sweep
+        sweep += _SWEEP if everybody else 0.0
         for site, order in list(pending.items()):
             # Asked before the exchange is: a client that ended has left its reply by then.
             status = launcher.poll(site)
-            asked = time.monotonic()
-            arrived = run.exchange.has_reply(site, run.run_id, order.seq)
-            spent = time.monotonic() - asked
-            deadline += spent if spent > _OUTAGE else 0.0  # no site could reply meanwhile
+            arrived = False
+            if everybody or status.state == "failed" or site == next(iter(pending)):
+                asked = time.monotonic()
+                arrived = run.exchange.has_reply(site, run.run_id, order.seq)
+                spent = time.monotonic() - asked
+                deadline += spent if spent > _OUTAGE else 0.0  # no site could reply meanwhile
             if arrived:
                 tell("reply", site=site, round_num=order.round_num, kind=order.kind)
                 del pending[site]

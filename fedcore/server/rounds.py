@@ -23,17 +23,13 @@ def aggregate(
     Raises QuorumNotReached, with each site's reason, when fewer than ``min_clients`` updates are
     usable: nothing is committed then, and the same round can be tried again.
     """
-    committed = record_of(run, round_num)
-    if committed is not None:
-        return committed
     started = time.perf_counter()
     state = load_state(run, round_num)
     sizes: dict[str, int] = {}
     summed, survivors = _sum_of_survivors(run, state, orders, dropped, sizes)
-    name = state_name(round_num + 1)
-    if run.exchange.state(run.run_id, name) is None:
-        run.exchange.create_state(run.run_id, name, advance(run.plan, state, summed).arrays())
-    following = load_state(run, round_num + 1)  # whoever drew first: one noisy sum, ever
+    following = advance(run.plan, state, summed)
+    if not run.exchange.create_state(run.run_id, state_name(round_num + 1), following.arrays()):
+        following = load_state(run, round_num + 1)  # whoever drew first: one noisy sum, ever
     run.exchange.publish_params(run.run_id, round_num + 1, following.params)
     record = RoundRecord(
         run_id=run.run_id,

@@ -35,7 +35,8 @@ EVALUATION = EvaluationRecord(
 def test_a_row_for_every_site_whether_or_not_it_trained(monkeypatch: pytest.MonkeyPatch) -> None:
     shown: dict[str, Any] = {}
     monkeypatch.setattr(show, "create_table_artifact", lambda **given: shown.update(given))
-    show.show_round(RECORD, EVALUATION)
+    with show.RoundTables() as tables:
+        tables.add(RECORD, EVALUATION)
     assert shown["key"] == "round-run-1-00003"
     assert shown["description"].startswith("Macro AUC 0.750 (0.650 to 0.850) on the sites'")
     columns = ("site", "state", "trained on", "loss", "update norm", "validated on", "macro AUC")
@@ -53,8 +54,8 @@ def test_without_prefect_a_table_is_missing_and_that_is_all(
         raise httpx.ConnectError("nobody there")
 
     monkeypatch.setattr(show, "create_table_artifact", away)
-    with caplog.at_level(logging.WARNING, "fedcore.run"):
-        show.show_round(RECORD, EVALUATION)
+    with caplog.at_level(logging.WARNING, "fedcore.run"), show.RoundTables() as tables:
+        tables.add(RECORD, EVALUATION)
     assert "Prefect has no table of round 3: nobody there" in caplog.text
 
 
