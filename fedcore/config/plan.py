@@ -135,6 +135,40 @@ class Privacy(Section):
     )  # fmt: skip
 
 
+class SecureAggregation(Section):
+    """What the server sees of a site's update: all of it, or only the sum over the sites."""
+
+    mode: Literal["none", "masks", "ckks"] = Field(
+        default="none", description="masks: Bonawitz et al. 2017; ckks: homomorphic encryption"
+    )
+    bits: int = Field(
+        default=20, ge=8, le=32, description="masks: of one site's value in fixed point"
+    )
+    threshold: int | None = Field(
+        default=None, ge=2, description="masks: sites that must stay to the end of a round; unset "
+        "= more than two thirds of those that began it"
+    )  # fmt: skip
+    neighbours: int | None = Field(
+        default=None, ge=2, description="masks: with how many others a site shares masks (Bell et "
+        "al. 2020); unset = with all"
+    )  # fmt: skip
+    encrypt: list[str] = Field(
+        default=["*"], min_length=1, description="ckks: patterns of parameter names to encrypt"
+    )
+    encrypt_share: float = Field(
+        default=1.0, gt=0, le=1, description="ckks: only this share of those, the most revealing"
+    )
+    rest: Literal["masked", "plain"] = Field(
+        default="masked", description="ckks: how what is not encrypted travels"
+    )
+
+    @property
+    def masked(self) -> bool:
+        """Whether anything travels behind masks."""
+        selective = self.encrypt != ["*"] or self.encrypt_share < 1
+        return self.mode == "masks" or (self.mode == "ckks" and selective and self.rest == "masked")
+
+
 class Compression(Section):
     """How arrays are coded on the way up."""
 
@@ -180,6 +214,7 @@ class Plan(Section):
     aggregation: Aggregation = Aggregation()
     cohort: Cohort = Cohort()
     privacy: Privacy = Privacy()
+    secure_aggregation: SecureAggregation = SecureAggregation()
     compression: Compression = Compression()
     gates: Gates = Gates()
     timeouts: Timeouts = Timeouts()
@@ -234,6 +269,49 @@ def illegal_combinations(plan: Plan) -> list[str]:
         faults.append("gates: max_group_gap needs task.groups to compare; name them or remove it")
     if plan.training.mixed_precision and plan.training.device == "cpu":
         faults.append("training: mixed_precision is for GPUs; remove it or set device: auto")
+    return faults + _against_secure_aggregation(plan)
+
+
+def _against_secure_aggregation(plan: Plan) -> list[str]:
+    """What cannot go with a sum that is all the server sees, or would do nothing."""
+    secure, where = plan.secure_aggregation, "secure_aggregation: "
+    given, faults = secure.model_fields_set - {"mode"}, []
+    idle = given & {"none": given, "masks": {"encrypt", "encrypt_share", "rest"}}.get(
+        secure.mode, set() if secure.masked else {"bits", "threshold", "neighbours"}
+    )
+    if idle:
+        faults.append(f"{where}{min(idle)} has no effect with mode: {secure.mode}; remove it")
+    if secure.mode == "none":
+        return faults
+    if plan.privacy.clip_norm is None:
+        faults.append(
+            f"{where}needs privacy.clip_norm, because the server cannot clip what it cannot see, "
+            "and because the range of the sum follows from it"
+        )
+    if plan.aggregation.weights == "examples" and plan.aggregation.weight_cap is None:
+        faults.append(
+            f"{where}needs bounded weights, because the server cannot check what it cannot see; "
+            "use weights: uniform, or set weight_cap"
+        )
+    if plan.compression.codec != "float32":
+        faults.append(
+            f"compression: {plan.compression.codec} does not commute with a secure sum; use "
+            "codec: float32 (behind masks, bits says how many travel)"
+        )
+    if plan.cohort.min_clients < 2:
+        faults.append(
+            f"{where}a sum over one site is that site's update; set cohort.min_clients to 2 or more"
+        )
+    size, threshold = plan.cohort.size, secure.threshold
+    if size is not None and threshold is not None and not size / 2 < threshold <= size:
+        faults.append(
+            f"{where}threshold {threshold} for a cohort of {size}: more than half and at most all "
+            "of them are needed"
+        )
+    if size is not None and secure.neighbours is not None and secure.neighbours >= size:
+        faults.append(
+            f"{where}a cohort of {size} has no {secure.neighbours} neighbours; remove neighbours"
+        )
     return faults
 
 

@@ -32,6 +32,9 @@ class Allow(Section):
     require_noise: float | None = Field(
         default=None, gt=0, description="smallest noise_multiplier accepted; unset = none asked"
     )
+    require_secure_aggregation: bool = Field(
+        default=False, description="true: no plan by which the server sees this site's own update"
+    )
 
 
 class Policy(Section):
@@ -75,4 +78,6 @@ def objection(policy: Policy, plan: Plan) -> str | None:
             f"noise_multiplier {plan.privacy.noise_multiplier} is below the {wanted} that this "
             "site requires"
         )
+    if allow.require_secure_aggregation and plan.secure_aggregation.mode == "none":
+        return "this site requires secure aggregation: masks or ckks"
     return None
