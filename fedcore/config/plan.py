@@ -275,9 +275,12 @@ def illegal_combinations(plan: Plan) -> list[str]:
 def _against_secure_aggregation(plan: Plan) -> list[str]:
     """What cannot go with a sum that is all the server sees, or would do nothing."""
     secure, where = plan.secure_aggregation, "secure_aggregation: "
-    given, faults = secure.model_fields_set - {"mode"}, []
-    idle = given & {"none": given, "masks": {"encrypt", "encrypt_share", "rest"}}.get(
-        secure.mode, set() if secure.masked else {"bits", "threshold", "neighbours"}
+    faults = []
+    changed = {name for name, value in secure if value != type(secure).model_fields[name].default}
+    masks, ckks = {"bits", "threshold", "neighbours"}, {"encrypt", "encrypt_share", "rest"}
+    without_effect = {"none": masks | ckks, "masks": ckks, "ckks": masks - {"bits"}}
+    idle = changed & (
+        set() if secure.mode == "ckks" and secure.masked else without_effect[secure.mode]
     )
     if idle:
         faults.append(f"{where}{min(idle)} has no effect with mode: {secure.mode}; remove it")
