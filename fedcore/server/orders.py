@@ -22,7 +22,7 @@ def train_orders(run: Run, round_num: int) -> list[TrainOrder]:
         TrainOrder(
             run_id=run.run_id,
             site=site,
-            seq=sequence(run, site, round_num),
+            seq=sequence(run, site, round_num) + run.failed.count(round_num),
             round_num=round_num,
             plan_digest=run.plan.digest,
             params_digest=digest,
@@ -69,6 +69,10 @@ def finish(run: Run) -> None:
 
 
 def sequence(run: Run, site: str, round_num: int) -> int:
-    """How many orders this site got before ``round_num``: its trainings, and every validation."""
+    """How many orders this site got before ``round_num``.
+
+    These are its trainings, repeated ones (secure rounds that failed) too, and every validation.
+    """
     trained = sum(site in cohort(run, earlier) for earlier in range(round_num))
-    return trained + round_num
+    failed = sum(site in cohort(run, tried) for tried in run.failed if tried < round_num)
+    return trained + failed + round_num

@@ -12,7 +12,8 @@ from there. The order of writes within a round makes a kill harmless at any mome
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -37,14 +38,27 @@ class RunFile:
 
 
 @dataclass(frozen=True)
+class FailedAttempt:
+    """An attempt at a secure round that too many sites left: its keys are spent for ever."""
+
+    round_num: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class Run:
-    """A run as the server holds it: all state is in the exchange."""
+    """A run as the server holds it: all state is in the exchange.
+
+    ``failed``: the round of each failed attempt at a secure round, since every attempt is an
+    order of its own; the run is opened anew after one.
+    """
 
     run_id: str
     plan: Plan
     population: tuple[str, ...]
     exchange: Exchange
     signing_key: Ed25519PrivateKey
+    failed: tuple[int, ...] = ()
 
 
 def open_run(
@@ -62,7 +76,8 @@ def open_run(
     ``initial`` makes the params of round 0; it is called only if nobody did before. Raises
     ConfigError if the run was opened with another plan or other sites.
     """
-    run = Run(run_id, plan, tuple(sorted(population)), exchange, signing_key)
+    failed = tuple(attempt.round_num for attempt in _failed_attempts(exchange, run_id))
+    run = Run(run_id, plan, tuple(sorted(population)), exchange, signing_key, failed)
     too_few = plan.cohort.min_clients > len(run.population)
     if too_few or (plan.cohort.size or 0) > len(run.population):
         raise ConfigError(
@@ -82,6 +97,24 @@ def open_run(
         exchange.create_state(run_id, state_name(0), initial_state(plan, initial()).arrays())
     exchange.publish_params(run_id, 0, load_state(run, 0).params)
     return run
+
+
+def fail_attempt(run: Run, round_num: int, reason: str) -> None:
+    """Give this attempt at a secure round up: the next one has fresh keys."""
+    exchange, attempt = run.exchange, FailedAttempt(round_num, reason)
+    exchange.create_record(run.run_id, _attempt_name(len(run.failed)), attempt)
+
+
+def _failed_attempts(exchange: Exchange, run_id: str) -> Iterator[FailedAttempt]:
+    for number in itertools.count():
+        attempt = exchange.record(run_id, _attempt_name(number), FailedAttempt)
+        if attempt is None:
+            return
+        yield attempt
+
+
+def _attempt_name(number: int) -> str:
+    return f"failed/{number:05d}"
 
 
 def load_state(run: Run, round_num: int) -> ServerState:
