@@ -68,6 +68,30 @@ class FinishOrder:
     kind: Literal["finish"] = "finish"
 
 
+Step = Literal[
+    "keys", "roster", "shares", "inbox", "survivors", "consistency", "signatures", "unmask",
+    "decrypt", "sum",
+]  # fmt: skip
+"""The parts of the conversation that a TrainOrder begins under secure aggregation.
+
+Sites say ``keys``, ``shares``, ``consistency``, ``unmask`` and ``sum``, beside their update; the
+server passes on ``roster``, ``inbox``, ``survivors``, ``signatures`` and ``decrypt``.
+"""
+
+
+@dataclass(frozen=True)
+class Relay:
+    """What the server passes on to a site in a secure round: a part of the TrainOrder ``seq``."""
+
+    run_id: str
+    site: str
+    seq: int
+    plan_digest: str
+    step: Step
+    body: Mapping[str, Any]
+    kind: Literal["relay"] = "relay"
+
+
 Order = TrainOrder | EvalOrder | FinishOrder
 
 
@@ -106,6 +130,36 @@ class ClientUpdate:
 
 
 @dataclass(frozen=True)
+class SealedUpdate:
+    """A site's reply to a TrainOrder under secure aggregation: the server can read no value of it.
+
+    ``arrays``: ``masked`` (unsigned words) and, with homomorphic encryption, ``encrypted`` (bytes)
+    and ``plain``. ``data`` and ``measurements`` say nothing of what the site has or learnt.
+    """
+
+    site: str
+    run_id: str
+    seq: int
+    order_digest: str
+    arrays: Mapping[str, NDArray[Any]]
+    data: DataSummary
+    measurements: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a site says in a secure round, beside its update."""
+
+    site: str
+    run_id: str
+    seq: int
+    order_digest: str
+    step: Step
+    body: Mapping[str, Any]
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """A site's reply to an EvalOrder: additive statistics and nothing about one subject."""
 
@@ -130,7 +184,7 @@ class Refusal:
     reason: str
 
 
-Reply = ClientUpdate | Evaluation | Refusal
+Reply = ClientUpdate | SealedUpdate | Message | Evaluation | Refusal
 
 
 @dataclass(frozen=True)

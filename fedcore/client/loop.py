@@ -130,7 +130,12 @@ class Client:
 
 
 def _describe(reply: Reply) -> str:
-    if isinstance(reply, Refusal):
-        return f"refused: {reply.reason}"
-    verb = "trained on" if isinstance(reply, ClientUpdate) else "evaluated"
-    return f"{verb} {reply.num_examples} subjects"
+    match reply:
+        case Refusal():
+            return f"refused: {reply.reason}"
+        case ClientUpdate():
+            return f"trained on {reply.num_examples} subjects"
+        case Evaluation():
+            return f"evaluated {reply.num_examples} subjects"
+        case _:
+            return "trained"

@@ -20,7 +20,7 @@ from fedcore.config.plan import Plan
 from fedcore.errors import UpdateRejected
 from fedcore.params import Params
 from fedcore.privacy import clipping, gaussian
-from fedcore.records import ClientUpdate, DataSummary, Evaluation, Refusal, Reply
+from fedcore.records import ClientUpdate, DataSummary, Refusal, Reply
 
 Arrival = tuple[str, Reply | UpdateRejected]
 """A site, and what it sent or why that cannot be read."""
@@ -127,10 +127,10 @@ def _client_update(arrival: Reply | UpdateRejected) -> ClientUpdate:
             return arrival
         case Refusal():
             raise UpdateRejected(f"refused: {arrival.reason}")
-        case Evaluation():
-            raise UpdateRejected("sent an evaluation where an update was asked for")
         case UpdateRejected():
             raise arrival
+        case _:
+            raise UpdateRejected(f"sent {type(arrival).__name__} where an update was asked for")
 
 
 def _check(plan: Plan, params: Params, reply: ClientUpdate, update: Params) -> None:
