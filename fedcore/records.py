@@ -175,13 +175,14 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A site's reply when it will not do what the order says, and why."""
+    """A site's reply when it will not do what the order says, or a step of it, and why."""
 
     site: str
     run_id: str
     seq: int
     order_digest: str
     reason: str
+    step: Step | None = None
 
 
 Reply = ClientUpdate | SealedUpdate | Message | Evaluation | Refusal

@@ -5,6 +5,7 @@
     params/<run>/model.onnx                   the export, for the sites to check
     orders/<site>/<run>/<seq>.json            server writes, this site reads; signed
     replies/<site>/<run>/<seq>.safetensors    this site writes, server reads
+    …/<seq>.<step>.…                          the conversation of a secure round, likewise
     records/<run>/…                           server only
 
 What a credential may do is a matter of its prefix, which every S3 service can express. Every
@@ -32,9 +33,13 @@ from fedcore.records import (
     EvalOrder,
     Evaluation,
     FinishOrder,
+    Message,
     Order,
     Refusal,
+    Relay,
     Reply,
+    SealedUpdate,
+    Step,
     TrainOrder,
 )
 from fedcore.store import blobs, envelope
@@ -43,10 +48,17 @@ from fedcore.store.api import Store
 _ORDER: TypeAdapter[Order] = TypeAdapter(
     Annotated[TrainOrder | EvalOrder | FinishOrder, Field(discriminator="kind")]
 )
+_RELAY = TypeAdapter(Relay)
 _REPLIES: dict[str, type[Reply]] = {
-    kind.__name__: kind for kind in (ClientUpdate, Evaluation, Refusal)
+    kind.__name__: kind for kind in (ClientUpdate, SealedUpdate, Message, Evaluation, Refusal)
 }
-_ARRAYS = {"ClientUpdate": "update", "Evaluation": "statistics"}
+_ARRAYS = {
+    "ClientUpdate": "update",
+    "SealedUpdate": "arrays",
+    "Message": "arrays",
+    "Evaluation": "statistics",
+}
+_MAX_RELAY = 1 << 24
 RecordT = TypeVar("RecordT")
 
 
@@ -144,6 +156,31 @@ class Exchange:
     def has_order(self, site: str, run_id: str, seq: int) -> bool:
         return self._store.exists(_order_key(site, run_id, seq))
 
+    def put_relay(self, relay: Relay, key: Ed25519PrivateKey) -> None:
+        """Sign and put what the server passes on; putting the same again changes nothing."""
+        payload = json.dumps(_plain(asdict(relay)), sort_keys=True).encode()
+        place = _order_key(relay.site, relay.run_id, relay.seq, relay.step)
+        self._create(place, envelope.seal(payload, key))
+
+    def relay(
+        self, site: str, run_id: str, seq: int, step: Step, key: Ed25519PublicKey
+    ) -> Relay | None:
+        """What was passed on as ``step`` of this order; None as long as there is nothing.
+
+        Raises OrderRefused if it is forged or of another place.
+        """
+        try:
+            data = self._store.get(_order_key(site, run_id, seq, step), max_bytes=_MAX_RELAY)
+        except NotFound:
+            return None
+        try:
+            relay = _RELAY.validate_json(envelope.unseal(data, key))
+        except ValidationError as error:
+            raise OrderRefused(f"what was passed on as {step!r} is malformed") from error
+        if (relay.site, relay.run_id, relay.seq, relay.step) != (site, run_id, seq, step):
+            raise OrderRefused(f"what was passed on as {step!r} belongs to another order")
+        return relay
+
     # replies
 
     def put_reply(self, reply: Reply) -> int:
@@ -155,15 +192,21 @@ class Exchange:
         }
         arrays = getattr(reply, array_field) if array_field else {}
         data = blobs.pack(arrays, {"kind": kind, "fields": header})
-        self._store.create(_reply_key(reply.site, reply.run_id, reply.seq), data)
+        step = getattr(reply, "step", None)
+        self._store.create(_reply_key(reply.site, reply.run_id, reply.seq, step), data)
         return len(data)
 
-    def has_reply(self, site: str, run_id: str, seq: int) -> bool:
-        return self._store.exists(_reply_key(site, run_id, seq))
+    def has_reply(self, site: str, run_id: str, seq: int, step: Step | None = None) -> bool:
+        return self._store.exists(_reply_key(site, run_id, seq, step))
 
-    def reply(self, order: Order, *, max_bytes: int | None = None) -> tuple[Reply, int]:
-        """The reply to ``order`` and its size. Raises NotFound, or UpdateRejected that says why."""
-        key = _reply_key(order.site, order.run_id, order.seq)
+    def reply(
+        self, order: Order, *, step: Step | None = None, max_bytes: int | None = None
+    ) -> tuple[Reply, int]:
+        """The reply to ``order``, or to a step of it, and its size.
+
+        Raises NotFound, or UpdateRejected that says why.
+        """
+        key = _reply_key(order.site, order.run_id, order.seq, step)
         try:
             data = self._store.get(key, max_bytes=max_bytes)
             reply = _read_reply(data)
@@ -261,9 +304,13 @@ def _onnx_key(run_id: str) -> str:
     return f"params/{run_id}/model.onnx"
 
 
-def _order_key(site: str, run_id: str, seq: int) -> str:
-    return f"orders/{site}/{run_id}/{seq:06d}.json"
+def _order_key(site: str, run_id: str, seq: int, step: Step | None = None) -> str:
+    return f"orders/{site}/{run_id}/{_number_of(seq, step)}.json"
 
 
-def _reply_key(site: str, run_id: str, seq: int) -> str:
-    return f"replies/{site}/{run_id}/{seq:06d}.safetensors"
+def _reply_key(site: str, run_id: str, seq: int, step: Step | None = None) -> str:
+    return f"replies/{site}/{run_id}/{_number_of(seq, step)}.safetensors"
+
+
+def _number_of(seq: int, step: Step | None) -> str:
+    return f"{seq:06d}" if step is None else f"{seq:06d}.{step}"
