@@ -108,12 +108,34 @@ class Training(Section):
 class Aggregation(Section):
     """How the updates of a round become the next global params."""
 
+    rule: Literal["mean", "median", "trimmed_mean", "krum", "multi_krum"] = Field(
+        default="mean", description="all but mean bear some sites that lie"
+    )
+    trim: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=0.5)] | None = Field(
+        default=None, description="trimmed_mean: sites cut at each end, as a number or a share"
+    )
+    byzantine: int | None = Field(
+        default=None, ge=1, description="krum, multi_krum: how many sites may lie (f of n >= 2f+3)"
+    )
     weights: Literal["examples", "uniform"] = "examples"
     weight_cap: float | None = Field(
         default=None, gt=0, description="examples above this count as this many; bounds the weight"
     )
     server_learning_rate: float = Field(default=1.0, gt=0)
     server_momentum: float = Field(default=0.0, ge=0, lt=1)
+
+    @property
+    def fewest(self) -> int:
+        """With fewer updates than this, the rule is none: it would be one site's word."""
+        match self.rule:
+            case "mean":
+                return 1
+            case "krum" | "multi_krum":
+                return 2 * (self.byzantine or 1) + 3
+            case "trimmed_mean" if isinstance(self.trim, int):
+                return 2 * self.trim + 1
+            case _:
+                return 3
 
 
 class Cohort(Section):
@@ -269,7 +291,43 @@ def illegal_combinations(plan: Plan) -> list[str]:
         faults.append("gates: max_group_gap needs task.groups to compare; name them or remove it")
     if plan.training.mixed_precision and plan.training.device == "cpu":
         faults.append("training: mixed_precision is for GPUs; remove it or set device: auto")
-    return faults + _against_secure_aggregation(plan)
+    return faults + _against_robust_rules(plan) + _against_secure_aggregation(plan)
+
+
+def _against_robust_rules(plan: Plan) -> list[str]:
+    """What cannot go with a rule that leaves updates out, or would do nothing."""
+    how, where = plan.aggregation, "aggregation: "
+    faults = []
+    wanted = {"trimmed_mean": "trim", "krum": "byzantine", "multi_krum": "byzantine"}
+    for field in ("trim", "byzantine"):
+        given, needed = getattr(how, field) is not None, wanted.get(how.rule) == field
+        if given and not needed:
+            faults.append(f"{where}{field} has no effect with rule: {how.rule}; remove it")
+        if needed and not given:
+            faults.append(f"{where}rule: {how.rule} needs {field}, for how many sites may lie")
+    if how.rule == "mean":
+        return faults
+    if how.weights != "uniform":
+        faults.append(
+            f"{where}rule: {how.rule} counts every site the same, because a site that lies would "
+            "lie about its weight too; set weights: uniform"
+        )
+    if plan.cohort.min_clients < how.fewest:
+        faults.append(
+            f"{where}rule: {how.rule} as set needs {how.fewest} updates to leave any out; set "
+            f"cohort.min_clients to {how.fewest} or more"
+        )
+    if plan.privacy.noise_multiplier > 0:
+        faults.append(
+            f"{where}how far one site can move a {how.rule} is not bounded by clip_norm, to which "
+            "the noise is scaled; use rule: mean, or remove the noise"
+        )
+    if plan.secure_aggregation.mode != "none":
+        faults.append(
+            f"{where}rule: {how.rule} cannot go with secure_aggregation: a sum behind masks shows "
+            "no single update, so no rule can leave one out; use rule: mean, or mode: none"
+        )
+    return faults
 
 
 def _against_secure_aggregation(plan: Plan) -> list[str]:

@@ -3,6 +3,8 @@
     sum = Σ_site  weight · min(1, clip_norm / ‖update‖) · update      (per module)
     params ← server_optimizer((sum + noise) / Σ weight)
 
+or, with a robust rule, the sum of what the rule keeps over how many it keeps.
+
 McMahan et al. 2017 (https://arxiv.org/abs/1602.05629) with the clipping and noise of DP-FedAvg,
 McMahan et al. 2018 (https://arxiv.org/abs/1710.06963). No I/O and no clock in here.
 """
@@ -14,10 +16,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fedcore import params as flat
-from fedcore.aggregation import mean, server_opt, weights
+from fedcore.aggregation import mean, robust, server_opt, weights
 from fedcore.compression.codec import codec
-from fedcore.config.plan import Plan
-from fedcore.errors import UpdateRejected
+from fedcore.config.plan import Aggregation, Plan
+from fedcore.errors import ConfigError, UpdateRejected
 from fedcore.params import Params
 from fedcore.privacy import clipping, gaussian
 from fedcore.records import ClientUpdate, DataSummary, Refusal, Reply
@@ -52,7 +54,10 @@ class ServerState:
 
 @dataclass(frozen=True)
 class Sum:
-    """The weighted sum of the usable updates, who is in it, and who is not and why."""
+    """The weighted sum of the usable updates, who is in it, and who is not and why.
+
+    ``weights``: site → module → weight; 0 if the plan's rule left the update out for that module.
+    """
 
     total: mean.Sums
     weights: Mapping[str, Mapping[str, float]]
@@ -65,28 +70,31 @@ def accumulate(plan: Plan, params: Params, arrivals: Iterable[Arrival]) -> Sum:
     """Check, clip, weigh and add the arrivals, one at a time, in the order given.
 
     The caller gives them in site order, so that the sum does not depend on who was first. An
-    update that cannot be used is left out with its reason; it never stops the others.
+    update that cannot be used is left out with its reason; it never stops the others. A robust
+    rule compares the updates with each other, so those are all held in memory till the last one.
     """
-    total = mean.start(params)
+    rule = _robust_rule(plan.aggregation)
+    total, held = mean.start(params), dict[str, robust.Contribution]()
     counted: dict[str, Mapping[str, float]] = {}
     rejected: dict[str, str] = {}
     data: dict[str, DataSummary] = {}
     measurements: dict[str, Mapping[str, float]] = {}
     for site, arrival in arrivals:
         try:
-            reply = _client_update(arrival)
-            update = codec(plan.compression.codec).decode(reply.update)
-            _check(plan, params, reply, update)
-            norm = clipping.l2_norm(update)
-            if not math.isfinite(norm):
-                raise UpdateRejected("has a NaN or an infinity")
+            reply, update, norm = _usable(plan, params, arrival)
         except UpdateRejected as error:
             rejected[site] = str(error)
             continue
         scale = clipping.factor(norm, plan.privacy.clip_norm)
-        total = mean.add(total, update, reply.weights, scale=scale)
+        if rule is None:
+            total = mean.add(total, update, reply.weights, scale=scale)
+        else:
+            held[site] = robust.Contribution(update, reply.weights, scale)
         counted[site], data[site] = reply.weights, reply.data
         measurements[site] = reply.measurements
+    if rule is not None:
+        total, kept = robust.aggregate(rule, held)
+        counted.update(kept)
     return Sum(total, counted, rejected, data, measurements)
 
 
@@ -119,6 +127,36 @@ def step(plan: Plan, state: ServerState, arrivals: Iterable[Arrival]) -> tuple[S
     """A whole round in memory: the next state, and what went into it."""
     summed = accumulate(plan, state.params, arrivals)
     return advance(plan, state, summed), summed
+
+
+def _robust_rule(how: Aggregation) -> robust.Rule | None:
+    """The plan's rule, None for the mean. A plan whose parameters are missing was refused."""
+    match how.rule, how.trim, how.byzantine:
+        case "mean", _, _:
+            return None
+        case "median", _, _:
+            return robust.median()
+        case "trimmed_mean", (int() | float()) as trim, _:
+            return robust.trimmed_mean(trim)
+        case "krum", _, int() as byzantine:
+            return robust.krum(byzantine)
+        case "multi_krum", _, int() as byzantine:
+            return robust.multi_krum(byzantine)
+        case _:
+            raise ConfigError(f"aggregation: rule: {how.rule} lacks its parameters")
+
+
+def _usable(
+    plan: Plan, params: Params, arrival: Reply | UpdateRejected
+) -> tuple[ClientUpdate, Params, float]:
+    """The reply, its decoded update and that one's norm. Raises UpdateRejected."""
+    reply = _client_update(arrival)
+    update = codec(plan.compression.codec).decode(reply.update)
+    _check(plan, params, reply, update)
+    norm = clipping.l2_norm(update)
+    if not math.isfinite(norm):
+        raise UpdateRejected("has a NaN or an infinity")
+    return reply, update, norm
 
 
 def _client_update(arrival: Reply | UpdateRejected) -> ClientUpdate:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from fedcore.aggregation import robust as aggregation
 from fedcore.config import plan as plans
 from fedcore.errors import ConfigError
 
@@ -62,6 +63,64 @@ def test_server_and_sites_order_the_modalities_alike(path: Path) -> None:
 def test_illegal_combinations_say_why_and_the_way_out(sections: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         plan_with(**sections)
+
+
+def robust(rule: str, min_clients: int, **fields: Any) -> dict[str, Any]:
+    """Sections of a plan with a robust rule."""
+    return {
+        "aggregation": {"rule": rule, "weights": "uniform", **fields},
+        "cohort": {"min_clients": min_clients},
+    }
+
+
+@pytest.mark.parametrize(
+    ("sections", "told"),
+    [
+        (robust("median", 2), "median as set needs 3 updates.*min_clients to 3"),
+        (robust("trimmed_mean", 4, trim=2), "needs 5 updates"),
+        (robust("trimmed_mean", 2, trim=0.1), "needs 3 updates"),
+        (robust("krum", 6, byzantine=2), "needs 7 updates"),
+        (robust("multi_krum", 4, byzantine=1), "needs 5 updates"),
+        (robust("trimmed_mean", 9), "needs trim"),
+        (robust("krum", 9), "needs byzantine"),
+        (robust("median", 9, trim=1), "trim has no effect with rule: median"),
+        (robust("trimmed_mean", 9, trim=1, byzantine=1), "byzantine has no effect"),
+        ({"aggregation": {"trim": 0.2}}, "trim has no effect with rule: mean"),
+        (robust("trimmed_mean", 9, trim=0.5), "trim"),
+        (robust("trimmed_mean", 9, trim=0), "trim"),
+        (robust("krum", 9, byzantine=0), "byzantine"),
+        (robust("median", 3, weights="examples"), "would lie about its weight.*weights: uniform"),
+        ({**robust("median", 3), "privacy": {"clip_norm": 1.0, "noise_multiplier": 1.0}},
+         "not bounded by clip_norm, to which the noise is scaled"),
+        ({**robust("median", 3), "privacy": {"clip_norm": 1.0},
+          "secure_aggregation": {"mode": "masks"}},
+         "a sum behind masks shows no single update, so no rule can leave one out"),
+        ({**robust("krum", 5, byzantine=1), "privacy": {"clip_norm": 1.0},
+          "secure_aggregation": {"mode": "ckks"}}, "no rule can leave one out"),
+    ],
+)  # fmt: skip
+def test_robust_rules_that_cannot_be(sections: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        plan_with(**sections)
+
+
+@pytest.mark.parametrize(
+    ("sections", "rule"),
+    [
+        (robust("median", 3), aggregation.median()),
+        (robust("trimmed_mean", 5, trim=2), aggregation.trimmed_mean(2)),
+        (robust("trimmed_mean", 3, trim=0.2), aggregation.trimmed_mean(0.2)),
+        (robust("krum", 7, byzantine=2), aggregation.krum(2)),
+        (robust("multi_krum", 5, byzantine=1), aggregation.multi_krum(1)),
+    ],
+)
+def test_a_plan_wants_as_many_updates_as_its_rule(
+    sections: dict[str, Any], rule: aggregation.Rule
+) -> None:
+    """The smallest cohort that is accepted is the smallest that the rule can work with."""
+    plan = plan_with(**sections)
+    assert plan.aggregation.fewest == rule.fewest == plan.cohort.min_clients
+    assert plans.parse(plan.canonical().decode()).digest == plan.digest
 
 
 @pytest.mark.parametrize(
