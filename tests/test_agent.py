@@ -74,9 +74,8 @@ def test_starts_what_is_asked_once(scene: Scene) -> None:
 
 def test_an_answered_order_starts_nothing(scene: Scene) -> None:
     scene.launcher.ensure(scene.order)
-    reply = toy.Client(toy.policy("north"), Exchange(scene.store), toy.site_store("north")).answer(
-        "run-1", 0
-    )
+    client = toy.Client(toy.policy("north"), Exchange(scene.store), toy.site_store("north"))
+    reply = toy.answer(client, "run-1", 0)
     assert reply is not None
     scene.run.exchange.put_reply(reply)
     scene.agent.look()

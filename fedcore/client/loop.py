@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 from fedcore.client.learner import Learner
@@ -29,6 +30,9 @@ from fedcore.store.exchange import Exchange
 from fedcore.store.ledger import Ledger
 
 log = logging.getLogger("fedcore.client")
+
+_LOOK = 1.0
+"""Seconds between two looks whether the server has gone on to the next order."""
 
 
 class Client:
@@ -53,31 +57,55 @@ class Client:
         timeouts = self._exchange.plan(run_id).timeouts
         following = self._await_order(run_id, first_seq, timeouts)
         while (seq := following) is not None:
-            reply = self.answer(run_id, seq)
-            if reply is None:
+            if not self._answer(run_id, seq, timeouts):
                 log.info("run %s is over", run_id)
                 return
-            self._exchange.put_reply(reply)
-            log.info("order %d of run %s: %s", seq, run_id, _describe(reply))
             if timeouts.idle == 0:
                 return
             following = self._await_order(run_id, seq + 1, timeouts)
 
-    def answer(self, run_id: str, seq: int) -> Reply | None:
-        """The reply to the order at this place; None if it says that the run is over."""
-        order_digest = ""
+    def _answer(self, run_id: str, seq: int, timeouts: Timeouts) -> bool:
+        """Reply to the order at this place. False if it says that the run is over."""
+        goes_on = False
+        look, give_up = _LOOK, time.monotonic() + max(timeouts.idle, timeouts.round)
+        for reply in self.replies(run_id, seq):
+            goes_on = True
+            if reply is not None:
+                self._exchange.put_reply(reply)
+                log.info("order %d of run %s: %s", seq, run_id, _describe(reply))
+                give_up = time.monotonic() + max(timeouts.idle, timeouts.round)
+                continue
+            time.sleep(timeouts.poll)
+            if time.monotonic() > give_up:
+                log.warning("order %d of run %s: the server does not go on with it", seq, run_id)
+                break
+            look -= timeouts.poll
+            if look < 0 and self._exchange.has_order(self._site, run_id, seq + 1):
+                log.info("order %d of run %s: the server went on without this site", seq, run_id)
+                break
+            look = _LOOK if look < 0 else look
+        return goes_on
+
+    def replies(self, run_id: str, seq: int) -> Iterator[Reply | None]:
+        """What there is to say to the order at this place, one after the other.
+
+        None where the server, or other sites, must say something first. Nothing at all if the
+        order says that the run is over.
+        """
+        order_digest, step = "", None
         try:
             order, order_digest = self._exchange.order(self._site, run_id, seq, self._server_key)
             if isinstance(order, FinishOrder):
-                return None
-            return self._obey(order, order_digest)
+                return
+            yield self._obey(order, order_digest)
+            return
         except DataError as error:
             # The message may name a subject's file: it stays here, and the category goes.
             log.warning("order %d of run %s: %s", seq, run_id, error)
             reason = error.reason
         except PermanentError as error:
             reason = str(error)
-        return Refusal(self._site, run_id, seq, order_digest, reason)
+        yield Refusal(self._site, run_id, seq, order_digest, reason, step)
 
     def _await_order(self, run_id: str, seq: int, timeouts: Timeouts) -> int | None:
         """The number of the newest order from ``seq`` on; None if none came in time."""

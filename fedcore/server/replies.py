@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from fedcore.launch.api import Launcher
-from fedcore.records import EvalOrder, TrainOrder
+from fedcore.records import EvalOrder, Step, TrainOrder
 from fedcore.server.events import tell
 from fedcore.server.run import Run
 
@@ -19,9 +19,14 @@ is missing, since the round waits for all; each look costs a request."""
 
 
 def await_replies(
-    run: Run, orders: Sequence[TrainOrder] | Sequence[EvalOrder], launcher: Launcher
+    run: Run,
+    orders: Sequence[TrainOrder] | Sequence[EvalOrder],
+    launcher: Launcher,
+    step: Step | None = None,
 ) -> dict[str, str]:
-    """Wait until every order has its reply, or the deadline passed. Returns site → why it dropped.
+    """Wait until every order (or the step of it) has its reply, or the deadline passed.
+
+    Returns site → why it dropped.
 
     A client that died is started again; one that cannot come back is not waited for.
     """
@@ -41,11 +46,11 @@ def await_replies(
             arrived = False
             if everybody or status.state == "failed" or site == next(iter(pending)):
                 asked = time.monotonic()
-                arrived = run.exchange.has_reply(site, run.run_id, order.seq)
+                arrived = run.exchange.has_reply(site, run.run_id, order.seq, step)
                 spent = time.monotonic() - asked
                 deadline += spent if spent > _OUTAGE else 0.0  # no site could reply meanwhile
             if arrived:
-                tell("reply", site=site, round_num=order.round_num, kind=order.kind)
+                tell("reply", site=site, round_num=order.round_num, kind=step or order.kind)
                 del pending[site]
             elif status.state == "failed" and status.permanent:
                 dropped[site] = status.reason

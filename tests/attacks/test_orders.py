@@ -43,7 +43,7 @@ def client(store: MemoryStore, **allow: Any) -> Client:
 
 
 def refusal(store: MemoryStore, seq: int = 0, **allow: Any) -> str:
-    reply = client(store, **allow).answer("run-1", seq)
+    reply = toy.answer(client(store, **allow), "run-1", seq)
     assert isinstance(reply, Refusal)
     return reply.reason
 
@@ -53,7 +53,7 @@ def sealed(order: TrainOrder, key: Ed25519PrivateKey = toy.KEY) -> bytes:
 
 
 def test_the_genuine_order_is_obeyed(store: MemoryStore, order: TrainOrder) -> None:
-    assert isinstance(client(store).answer("run-1", 0), ClientUpdate)
+    assert isinstance(toy.answer(client(store), "run-1", 0), ClientUpdate)
 
 
 def test_unsigned(store: MemoryStore, order: TrainOrder) -> None:
@@ -84,7 +84,7 @@ def test_replayed_in_another_place(store: MemoryStore, order: TrainOrder) -> Non
 
 def test_replayed_in_another_run(store: MemoryStore, order: TrainOrder) -> None:
     store.put("orders/north/run-2/000000.json", store.get(ORDER_KEY))
-    reply = client(store).answer("run-2", 0)
+    reply = toy.answer(client(store), "run-2", 0)
     assert isinstance(reply, Refusal)
     assert "replayed" in reply.reason
 
@@ -92,15 +92,15 @@ def test_replayed_in_another_run(store: MemoryStore, order: TrainOrder) -> None:
 def test_second_order_for_the_same_place(store: MemoryStore, order: TrainOrder) -> None:
     """Even the server's own key gets no second, different answer for one place of a run."""
     site, genuine = client(store), store.get(ORDER_KEY)
-    first = site.answer("run-1", 0)
+    first = toy.answer(site, "run-1", 0)
     assert isinstance(first, ClientUpdate)
     store.put(ORDER_KEY, sealed(replace(order, round_num=1)))
     store.put("params/run-1/00001.safetensors", store.get("params/run-1/00000.safetensors"))
-    second = site.answer("run-1", 0)
+    second = toy.answer(site, "run-1", 0)
     assert isinstance(second, Refusal)
     assert "another order was accepted as number 0" in second.reason
     store.put(ORDER_KEY, genuine)
-    again = site.answer("run-1", 0)
+    again = toy.answer(site, "run-1", 0)
     assert isinstance(again, ClientUpdate), "what was accepted may be answered again, the same"
     assert all((again.update[name] == first.update[name]).all() for name in first.update)
 
@@ -132,7 +132,7 @@ def test_the_server_shows_the_reason(store: MemoryStore, run: Run) -> None:
     for order in asked:
         if order.site != "north":
             launcher.ensure(order)
-    reply = client(store, purposes=["teaching"]).answer("run-1", 0)
+    reply = toy.answer(client(store, purposes=["teaching"]), "run-1", 0)
     assert reply is not None
     run.exchange.put_reply(reply)
     record = rounds.aggregate(run, 0, asked, {})

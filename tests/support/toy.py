@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from fedcore.config.policy import Policy
 from fedcore.data.site import SiteData
 from fedcore.launch.api import ClientStatus, Launcher, WorkOrder
 from fedcore.models.initial import build_model
-from fedcore.records import EvaluationRecord, RoundRecord
+from fedcore.records import EvaluationRecord, Reply, RoundRecord
 from fedcore.server import evaluation, orders, replies, rounds
 from fedcore.server.evaluation import next_round
 from fedcore.server.run import Run, open_run, record_of
@@ -114,6 +114,11 @@ def site_stores() -> dict[str, MemoryStore]:
     return {site: site_store(site) for site in SITES}
 
 
+def answer(client: Client, run_id: str, seq: int) -> Reply | None:
+    """The first thing that the client says to the order; None if it says nothing."""
+    return next(client.replies(run_id, seq), None)
+
+
 class InlineLauncher:
     """Answers each order in this very process, as soon as the server asks for a client.
 
@@ -128,18 +133,27 @@ class InlineLauncher:
         }
         self._absent = absent
         self._exchange = Exchange(store)
+        self._replies: dict[str, Iterator[Reply | None]] = {}
 
     def ensure(self, order: WorkOrder) -> None:
         site, run_id, seq = order.site, order.run_id, order.seq
         if site in self._absent or self._exchange.has_reply(site, run_id, seq):
             return
-        reply = self._clients[site].answer(run_id, seq)
-        if reply is not None:
-            self._exchange.put_reply(reply)
+        self._replies[site] = self._clients[site].replies(run_id, seq)
+        self._go_on(site)
 
     def poll(self, site: str) -> ClientStatus:
         gone = site in self._absent
+        if not gone:
+            self._go_on(site)
         return ClientStatus("failed" if gone else "running", "switched off", permanent=gone)
+
+    def _go_on(self, site: str) -> None:
+        """Until the client must wait for somebody, or has nothing more to say."""
+        for reply in self._replies.get(site, ()):
+            if reply is None:
+                return
+            self._exchange.put_reply(reply)
 
     def cancel(self, site: str, run_id: str) -> None:
         """Nothing runs."""
