@@ -26,7 +26,8 @@ class TrainOrder:
     """Train from the params of ``round_num`` and reply with a ClientUpdate.
 
     ``seq`` counts the orders of this run to this site from 0; it is also the key the order lies
-    under, so an order copied elsewhere contradicts itself.
+    under, so an order copied elsewhere contradicts itself. ``attempt`` counts those at this round
+    that failed before, for secure rounds, whose keys serve one attempt.
     """
 
     run_id: str
@@ -35,6 +36,7 @@ class TrainOrder:
     round_num: int
     plan_digest: str
     params_digest: str
+    attempt: int = 0
     kind: Literal["train"] = "train"
 
 

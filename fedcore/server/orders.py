@@ -26,6 +26,7 @@ def train_orders(run: Run, round_num: int) -> list[TrainOrder]:
             round_num=round_num,
             plan_digest=run.plan.digest,
             params_digest=digest,
+            attempt=run.failed.count(round_num),
         )
         for site in cohort(run, round_num)
     ]
