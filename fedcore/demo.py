@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import configparser
 import importlib.resources
+import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ruamel.yaml import YAML
 
 from fedcore.baselines import train_baselines
 from fedcore.config import plan as plans
-from fedcore.config.federation import Location
+from fedcore.config.federation import Drill, Location
 from fedcore.data.phantoms.cohort import PURPOSE, SiteSpec, demo_federation, people
 from fedcore.data.phantoms.subject import scanned
 from fedcore.data.phantoms.writer import write_federation
+from fedcore.errors import ConfigError
 from fedcore.local import Stack, isolation_table
 from fedcore.store import envelope
 from fedcore.store.api import Store
@@ -29,6 +31,9 @@ DATA_NOTE = (
     "Every subject here is synthetic: real anatomy (the MNI152 average brain), simulated disease "
     "and scanners. The figures show that the platform works, not how well anyone is diagnosed."
 )
+
+_WEIGHT_CAP = 64
+"""Above every site's number of examples, so that weights are as they are without a cap."""
 
 OnStage = Callable[[str, int], Callable[[], None]]
 """Called as a stage begins with its name and number of steps; returns what to call a step."""
@@ -47,33 +52,66 @@ class Ready:
 
 @contextmanager
 def prepare(
-    workdir: Path, *, plan: Path | None, rounds: int | None, scale: float, on_stage: OnStage
+    workdir: Path,
+    *,
+    plan: Path | None,
+    rounds: int | None,
+    scale: float,
+    on_stage: OnStage,
+    secure: str | None = None,
+    drop: str | None = None,
 ) -> Iterator[Ready]:
     """Start the stack, write the federation's files, and make the data that is not there yet.
 
-    Everything lies below ``workdir``; the services are stopped when the block ends.
+    Everything lies below ``workdir``; the services are stopped when the block ends. ``secure`` is
+    a mode of secure aggregation, ``drop`` a drill as ``site@step``. Raises ConfigError for a plan
+    that cannot be, or a site or step that is not there.
     """
     workdir = workdir.resolve()
     workdir.mkdir(parents=True, exist_ok=True)
-    what = _plan(plan, rounds)
+    what = _plan(plan, rounds, secure)
     specs = tuple(demo_federation(what.seed, scale))
+    drills = _drills(drop, [spec.name for spec in specs])
     started = on_stage("starting S3 and Prefect", 1)
     with Stack(workdir / "stack", [spec.name for spec in specs]) as stack:
         started()
         plan_file = workdir / "plan.yaml"
         _write_yaml(plan_file, what.model_dump(mode="json", exclude_defaults=True))
-        federation = _write_federation(workdir, stack, specs, what)
+        federation = _write_federation(workdir, stack, specs, what, drills)
         _make_data(stack, specs, what.seed, on_stage)
         yield Ready(workdir, plan_file, federation, specs, stack)
 
 
-def _plan(path: Path | None, rounds: int | None) -> plans.Plan:
+def _plan(path: Path | None, rounds: int | None, secure: str | None) -> plans.Plan:
     if path is None:
         shipped = importlib.resources.files("plans") / "brain_tumour.yaml"
         plan = plans.parse(shipped.read_text(encoding="utf-8"), source="plans/brain_tumour.yaml")
     else:
         plan = plans.load(path)
-    return plan if rounds is None else plan.model_copy(update={"rounds": rounds})
+    plan = plan if rounds is None else plan.model_copy(update={"rounds": rounds})
+    return plan if secure is None else _secured(plan, secure)
+
+
+def _secured(plan: plans.Plan, mode: str) -> plans.Plan:
+    """The plan with that mode, and with bounded weights if it has none yet."""
+    fields = plan.model_dump(mode="json", exclude_defaults=True)
+    fields["secure_aggregation"] = {**fields.get("secure_aggregation", {}), "mode": mode}
+    if plan.aggregation.weights == "examples" and plan.aggregation.weight_cap is None:
+        fields.setdefault("aggregation", {})["weight_cap"] = _WEIGHT_CAP
+    return plans.parse(json.dumps(fields), source=f"the plan with --secure {mode}")
+
+
+def _drills(drop: str | None, sites: Sequence[str]) -> dict[str, str]:
+    """Site → the step that it will not say."""
+    if drop is None:
+        return {}
+    site, _, step = drop.partition("@")
+    if site not in sites or step not in get_args(Drill):
+        raise ConfigError(
+            f"--drop {drop}: SITE@STEP is wanted, with a site of {', '.join(sites)} and a step of "
+            f"{', '.join(get_args(Drill))}"
+        )
+    return {site: step}
 
 
 def _make_data(stack: Stack, specs: tuple[SiteSpec, ...], seed: int, on_stage: OnStage) -> None:
@@ -109,7 +147,11 @@ def site_store(stack: Stack, site: str) -> Store:
 
 
 def _write_federation(
-    workdir: Path, stack: Stack, specs: tuple[SiteSpec, ...], plan: plans.Plan
+    workdir: Path,
+    stack: Stack,
+    specs: tuple[SiteSpec, ...],
+    plan: plans.Plan,
+    drills: Mapping[str, str],
 ) -> Path:
     key_file = workdir / "server.pem"
     key = envelope.load_key(key_file) if key_file.exists() else envelope.create_key(key_file)
@@ -140,6 +182,7 @@ def _write_federation(
                     "data": {"bucket": stack.site_bucket(name), "endpoint": stack.s3_endpoint},
                     "policy": f"policies/{name}.yaml",
                     "profile": name,
+                    **({"drill": drills[name]} if name in drills else {}),
                 }
                 for name in names
             },

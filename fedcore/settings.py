@@ -9,7 +9,7 @@ from typing import TypeVar
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from fedcore.config.federation import Location
+from fedcore.config.federation import Drill, Location
 from fedcore.errors import ConfigError
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
@@ -35,6 +35,7 @@ class ClientSettings(BaseSettings):
     exchange_keys: Keys | None = None
     data: Location
     data_keys: Keys | None = None
+    drill: Drill | None = None
 
 
 class AgentSettings(ClientSettings):

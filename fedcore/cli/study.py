@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,11 +37,30 @@ if TYPE_CHECKING:
     from fedcore.local import Stack
 
 
+class SecureMode(StrEnum):
+    """What ``--secure`` takes."""
+
+    MASKS = "masks"
+    CKKS = "ckks"
+
+
 def demo(
     workdir: Workdir = DEFAULT_WORKDIR,
     plan: Annotated[Path | None, typer.Option(help="Another plan than the shipped one.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Instead of the plan's.")] = None,
     scale: Annotated[float, typer.Option(help="Times the usual number of subjects.")] = 1.0,
+    secure: Annotated[
+        SecureMode | None,
+        typer.Option(help="The server sees the sum of the updates alone: how it is kept so."),
+    ] = None,
+    drop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SITE@STEP",
+            help="A fire drill: in the second round the site's client ends itself before it says "
+            "keys, shares, update, consistency or unmask.",
+        ),
+    ] = None,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also train each site alone, and all data together.")
     ] = False,
@@ -66,7 +86,13 @@ def demo(
         exposed(metrics_port),
         progress_bar() as progress,
         demos.prepare(
-            workdir, plan=plan, rounds=rounds, scale=scale, on_stage=stages(progress)
+            workdir,
+            plan=plan,
+            rounds=rounds,
+            scale=scale,
+            secure=secure.value if secure is not None else None,
+            drop=drop,
+            on_stage=stages(progress),
         ) as ready,
     ):
         isolation = demos.isolation(ready)

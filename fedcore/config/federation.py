@@ -37,6 +37,10 @@ as the same Job, by the site's own ``fedcore agent``. ``none``: by the site, by 
 """
 
 
+Drill = Literal["keys", "shares", "update", "consistency", "unmask"]
+"""What a client says in the course of a round, in order; without masks, ``update`` alone."""
+
+
 class Site(Section):
     """One site as the coordinator knows it. ``data`` and ``policy`` serve ``launch: process``."""
 
@@ -49,6 +53,10 @@ class Site(Section):
     profile: str | None = Field(
         default=None, description="profile of the credentials file that holds this site's own keys"
     )
+    drill: Drill | None = Field(
+        default=None, description="launch: process, for a fire drill: in the second round the "
+        "client ends itself before it says this"
+    )  # fmt: skip
 
 
 class Federation(Section):

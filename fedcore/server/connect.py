@@ -114,6 +114,8 @@ def client_environment(federation: Federation, name: str, site: Site) -> dict[st
             f"site {name}: launch: process needs its data and policy in the federation file"
         )
     environment = {"FEDCORE_POLICY": str(site.policy)}
+    if site.drill is not None:
+        environment["FEDCORE_DRILL"] = site.drill
     for place, location in (("EXCHANGE", federation.exchange), ("DATA", site.data)):
         environment[f"FEDCORE_{place}"] = location.model_dump_json(exclude_none=True)
     keys = _keys(federation, site.profile)
