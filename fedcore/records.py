@@ -39,6 +39,10 @@ class TrainOrder:
     attempt: int = 0
     kind: Literal["train"] = "train"
 
+    def names_attempt(self) -> tuple[str | int, ...]:
+        """What names this attempt at this round, the same for every site and no other attempt."""
+        return (self.run_id, self.plan_digest, self.round_num, self.params_digest, self.attempt)
+
 
 @dataclass(frozen=True)
 class EvalOrder:

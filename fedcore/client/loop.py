@@ -12,6 +12,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from fedcore.client.learner import Learner
+from fedcore.client.masks import Partner, masked_round, without_modalities
+from fedcore.client.private import Private, forget
+from fedcore.client.talk import Talk
+from fedcore.config.federation import Drill
 from fedcore.config.plan import Plan, Timeouts
 from fedcore.config.policy import Policy, objection
 from fedcore.errors import DataError, OrderRefused, PermanentError
@@ -20,8 +24,10 @@ from fedcore.records import (
     EvalOrder,
     Evaluation,
     FinishOrder,
+    Message,
     Refusal,
     Reply,
+    SealedUpdate,
     TrainOrder,
 )
 from fedcore.store import envelope
@@ -36,15 +42,29 @@ _LOOK = 1.0
 
 
 class Client:
-    """``policy`` is the hospital's, ``data`` its own files, ``exchange`` the shared bucket."""
+    """``policy`` is the hospital's, ``data`` its own files, ``exchange`` the shared bucket.
 
-    def __init__(self, policy: Policy, exchange: Exchange, data: Store) -> None:
+    ``partner``: what the site needs for secure rounds. ``drill``: see ``federation.Site``.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        exchange: Exchange,
+        data: Store,
+        *,
+        partner: Partner | None = None,
+        drill: Drill | None = None,
+    ) -> None:
         self._policy = policy
+        self._partner = partner
+        self._drill = drill
         self._site = policy.site
         self._exchange = exchange
         self._data = data
         self._ledger = Ledger(data)
         self._server_key = envelope.public_key(policy.server_public_key)
+        self._round_num = -1
         self._plan: Plan | None = None
         self._learner: tuple[str, Learner] | None = None
 
@@ -71,6 +91,7 @@ class Client:
         for reply in self.replies(run_id, seq):
             goes_on = True
             if reply is not None:
+                self._take_part_in_drill(reply)
                 self._exchange.put_reply(reply)
                 log.info("order %d of run %s: %s", seq, run_id, _describe(reply))
                 give_up = time.monotonic() + max(timeouts.idle, timeouts.round)
@@ -92,12 +113,16 @@ class Client:
         None where the server, or other sites, must say something first. Nothing at all if the
         order says that the run is over.
         """
-        order_digest, step = "", None
+        order_digest, talk = "", None
         try:
             order, order_digest = self._exchange.order(self._site, run_id, seq, self._server_key)
             if isinstance(order, FinishOrder):
+                forget(self._data, run_id)
                 return
-            yield self._obey(order, order_digest)
+            if isinstance(order, TrainOrder):
+                talk = Talk(self._exchange, order, order_digest, self._server_key)
+                self._round_num = order.round_num
+            yield from self._obey(order, order_digest, talk)
             return
         except DataError as error:
             # The message may name a subject's file: it stays here, and the category goes.
@@ -105,6 +130,7 @@ class Client:
             reason = error.reason
         except PermanentError as error:
             reason = str(error)
+        step = talk.step if talk is not None else None
         yield Refusal(self._site, run_id, seq, order_digest, reason, step)
 
     def _await_order(self, run_id: str, seq: int, timeouts: Timeouts) -> int | None:
@@ -121,7 +147,9 @@ class Client:
             there = self._exchange.has_order(self._site, run_id, seq)
         return seq
 
-    def _obey(self, order: TrainOrder | EvalOrder, order_digest: str) -> Reply:
+    def _obey(
+        self, order: TrainOrder | EvalOrder, order_digest: str, talk: Talk | None
+    ) -> Iterator[Reply | None]:
         plan = self._plan_of(order)
         reason = objection(self._policy, plan)
         if reason is not None:
@@ -132,24 +160,47 @@ class Client:
         if isinstance(order, EvalOrder) and order.onnx_digest is not None:
             model = self._exchange.onnx(order.run_id, order.onnx_digest)
             size += len(model)
-        downloaded = time.perf_counter()
+        spent = {"bytes_down": float(size), "seconds.download": time.perf_counter() - started}
         self._ledger.accept(order, order_digest)
-        if self._learner is None or self._learner[0] != order.plan_digest:
-            learner = Learner(plan, self._data, min_cell=self._policy.min_cell)
-            self._learner = (order.plan_digest, learner)
-        learner = self._learner[1]
-        loaded = time.perf_counter()
-        reply: ClientUpdate | Evaluation
-        if isinstance(order, TrainOrder):
-            reply = learner.train(order, order_digest, params)
-        else:
-            reply = learner.evaluate(order, order_digest, params, model)
-        spent = {
-            "bytes_down": float(size),
-            "seconds.download": downloaded - started,
-            "seconds.load": loaded - downloaded,
-        }
-        return replace(reply, measurements={**reply.measurements, **spent})
+        if isinstance(order, EvalOrder):
+            evaluation = self._learner_of(plan, spent).evaluate(order, order_digest, params, model)
+            data = evaluation.data
+            if plan.secure_aggregation.mode != "none":
+                data = without_modalities(data)
+            yield replace(evaluation, data=data, measurements={**evaluation.measurements, **spent})
+            return
+
+        def train() -> ClientUpdate:
+            update = self._learner_of(plan, spent).train(order, order_digest, params)
+            return replace(update, measurements={**update.measurements, **spent})
+
+        if plan.secure_aggregation.mode == "none" or talk is None:
+            yield train()
+            return
+        if self._partner is None:
+            raise OrderRefused(
+                "the plan wants secure aggregation, and this client has no identity; set "
+                "FEDCORE_IDENTITY to a key of `fedcore keys create`, and peers in the policy"
+            )
+        private = Private(self._data, order, order_digest)
+        yield from masked_round(talk, private, self._partner, plan, params, train)
+
+    def _learner_of(self, plan: Plan, spent: dict[str, float]) -> Learner:
+        """Data and model of the plan; notes the seconds it took to load them."""
+        started = time.perf_counter()
+        if self._learner is None or self._learner[0] != plan.digest:
+            self._learner = (
+                plan.digest,
+                Learner(plan, self._data, min_cell=self._policy.min_cell),
+            )
+        spent["seconds.load"] = time.perf_counter() - started
+        return self._learner[1]
+
+    def _take_part_in_drill(self, reply: Reply) -> None:
+        updates = isinstance(reply, ClientUpdate | SealedUpdate)
+        step = "update" if updates else getattr(reply, "step", None)
+        if self._drill is not None and (self._drill, 1) == (step, self._round_num):
+            raise PermanentError(f"a drill: this client ends before it says {step}")
 
     def _plan_of(self, order: TrainOrder | EvalOrder) -> Plan:
         if self._plan is None or self._plan.digest != order.plan_digest:
@@ -165,5 +216,7 @@ def _describe(reply: Reply) -> str:
             return f"trained on {reply.num_examples} subjects"
         case Evaluation():
             return f"evaluated {reply.num_examples} subjects"
-        case _:
-            return "trained"
+        case SealedUpdate():
+            return "trained, and sent the update sealed"
+        case Message():
+            return f"said {reply.step}"

@@ -8,14 +8,16 @@ from fedcore.errors import OrderRefused
 from fedcore.records import TrainOrder
 from fedcore.store.api import Store
 
+_BEGUN = "order"
+
 
 class Private:
     """The secrets of one secure round of one site: written once, deleted when it is over."""
 
     def __init__(self, store: Store, order: TrainOrder, order_digest: str) -> None:
         self._store = store
-        self._place = f"derivatives/fedcore/secure/{order.run_id}/{order.round_num:05d}"
-        self._attempt = f"{self._place}.{order.attempt}"
+        self._run_id = order.run_id
+        self._place = f"{_place(order.run_id)}{order.round_num:05d}.{order.attempt}"
         self._order_digest = order_digest.encode()
 
     def begin(self) -> None:
@@ -24,19 +26,26 @@ class Private:
         Two sets of keys of one site in one attempt would let the server play one against the
         other. Raises OrderRefused.
         """
-        begun_by = self.remember("order", lambda: self._order_digest)
+        begun_by = self.remember(_BEGUN, lambda: self._order_digest)
         if begun_by != self._order_digest:
             raise OrderRefused("this attempt at the round was begun by another order before")
+        forget(self._store, self._run_id, but=self._place)
 
     def remember(self, name: str, make: Callable[[], bytes]) -> bytes:
         """What is known as ``name``; what ``make`` gives is kept if there is nothing yet."""
-        key = f"{self._attempt}.{name}"
+        key = f"{self._place}.{name}"
         if not self._store.exists(key):
             self._store.create(key, make())
         return self._store.get(key)
 
-    def forget(self) -> None:
-        """Delete every secret of this round, of earlier attempts too."""
-        for key in list(self._store.list(f"{self._place}.")):
-            if not key.endswith(".order"):
-                self._store.delete(key)
+
+def forget(store: Store, run_id: str, *, but: str | None = None) -> None:
+    """Delete every secret of the run's rounds, except those of the one in progress."""
+    for key in list(store.list(_place(run_id))):
+        current = but is not None and key.startswith(f"{but}.")
+        if not current and not key.endswith(f".{_BEGUN}"):
+            store.delete(key)
+
+
+def _place(run_id: str) -> str:
+    return f"derivatives/fedcore/secure/{run_id}/"

@@ -17,7 +17,7 @@ Waiting = Generator[Reply | None, None, Mapping[str, Any]]
 
 @dataclass
 class Talk:
-    """``step`` is the one that the site says next, or that it says no to; None is its update."""
+    """``step`` is what the site says next, or says no to; None is its reply to the order."""
 
     exchange: Exchange
     order: TrainOrder
@@ -25,21 +25,26 @@ class Talk:
     server_key: Ed25519PublicKey
     step: Step | None = field(default=None, init=False)
 
-    def say(self, body: Mapping[str, Any], arrays: Mapping[str, Any] | None = None) -> Message:
+    def say(
+        self, step: Step, body: Mapping[str, Any], arrays: Mapping[str, Any] | None = None
+    ) -> Message:
         """The message of this step."""
         order = self.order
-        assert self.step is not None
         return Message(
-            order.site, order.run_id, order.seq, self.order_digest, self.step, body, arrays or {}
+            order.site, order.run_id, order.seq, self.order_digest, step, body, arrays or {}
         )
 
-    def said(self) -> bool:
-        """Whether this step was said before, by a client that was killed since."""
+    def sent_update(self) -> bool:
+        """Whether the update is there, from a client that was killed since."""
         order = self.order
-        return self.exchange.has_reply(order.site, order.run_id, order.seq, self.step)
+        return self.exchange.has_reply(order.site, order.run_id, order.seq)
 
-    def hear(self, step: Step) -> Waiting:
-        """What the server passes on as ``step``. Raises OrderRefused if it is not the server's."""
+    def hear(self, step: Step, answer: Step | None) -> Waiting:
+        """What the server passes on as ``step``, to which the site says ``answer``.
+
+        Raises OrderRefused if it is not the server's.
+        """
+        self.step = answer
         order = self.order
         while True:
             relay = self.exchange.relay(order.site, order.run_id, order.seq, step, self.server_key)

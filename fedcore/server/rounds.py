@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from fedcore import params as flat
 from fedcore.errors import NotFound, QuorumNotReached, UpdateRejected
@@ -12,7 +12,8 @@ from fedcore.server.run import Run, load_state, record_of, state_name
 from fedcore.server.step import Arrival, ServerState, Sum, accumulate, advance
 from fedcore.store.ahead import ahead
 
-_REPLY_HEADER_BYTES = 1 << 18
+REPLY_HEADER_BYTES = 1 << 18
+"""More than what a reply holds beside its arrays."""
 
 
 def aggregate(
@@ -27,6 +28,23 @@ def aggregate(
     state = load_state(run, round_num)
     sizes: dict[str, int] = {}
     summed, survivors = _sum_of_survivors(run, state, orders, dropped, sizes)
+    return commit(run, state, orders, summed, survivors.dropped, sizes, started)
+
+
+def commit(
+    run: Run,
+    state: ServerState,
+    orders: Iterable[TrainOrder],
+    summed: Sum,
+    dropped: Mapping[str, str],
+    sizes: Mapping[str, int],
+    started: float,
+) -> RoundRecord:
+    """Add the noise to the sum, and commit the round; what is committed already stays.
+
+    ``sizes``: bytes of each site's update. ``started``: when the server began to sum.
+    """
+    round_num = state.round_num
     following = advance(run.plan, state, summed)
     if not run.exchange.create_state(run.run_id, state_name(round_num + 1), following.arrays()):
         following = load_state(run, round_num + 1)  # whoever drew first: one noisy sum, ever
@@ -36,7 +54,7 @@ def aggregate(
         round_num=round_num,
         cohort=tuple(order.site for order in orders),
         weights=summed.weights,
-        dropped=survivors.dropped,
+        dropped=dropped,
         params_digest=flat.digest(following.params),
         data=summed.data,
         measurements=summed.measurements,
@@ -61,14 +79,16 @@ def _sum_of_survivors(
     survivors = run.exchange.record(run.run_id, name, Survivors)
     if survivors is None:
         usable = [order for order in orders if order.site not in dropped]
-        summed = accumulate(run.plan, state.params, _arrivals(run, state, usable, sizes))
+        summed = accumulate(run.plan, state.params, arrivals(run, usable, _limit(state), sizes))
         survivors = _survivors(run, state.round_num, orders, {**dropped, **summed.rejected})
         if run.exchange.create_record(run.run_id, name, survivors):
             return summed, survivors
         survivors = run.exchange.record(run.run_id, name, Survivors) or survivors
     sizes.clear()
     usable = [order for order in orders if order.site in survivors.sites]
-    return accumulate(run.plan, state.params, _arrivals(run, state, usable, sizes)), survivors
+    return accumulate(
+        run.plan, state.params, arrivals(run, usable, _limit(state), sizes)
+    ), survivors
 
 
 def _survivors(
@@ -85,11 +105,13 @@ def _survivors(
     return Survivors(sites, dict(sorted(reasons.items())))
 
 
-def _arrivals(
-    run: Run, state: ServerState, orders: Sequence[TrainOrder], sizes: dict[str, int]
+def arrivals(
+    run: Run, orders: Iterable[TrainOrder], limit: int, sizes: dict[str, int]
 ) -> Iterator[Arrival]:
-    """The replies in site order, one in memory and one on its way. Notes their sizes."""
-    limit = flat.nbytes(state.params) + _REPLY_HEADER_BYTES
+    """The replies in site order, one in memory and one on its way, each of at most ``limit`` bytes.
+
+    Notes their sizes.
+    """
 
     def read(order: TrainOrder) -> Arrival:
         try:
@@ -99,3 +121,7 @@ def _arrivals(
         return order.site, reply
 
     return ahead(read(order) for order in sorted(orders, key=lambda order: order.site))
+
+
+def _limit(state: ServerState) -> int:
+    return flat.nbytes(state.params) + REPLY_HEADER_BYTES

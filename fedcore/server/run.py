@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -22,6 +22,7 @@ from fedcore import params as flat
 from fedcore.config.plan import Plan
 from fedcore.errors import ConfigError, NotFound
 from fedcore.params import Params
+from fedcore.privacy.secagg.client import Identities
 from fedcore.records import RoundRecord
 from fedcore.server.step import ServerState, initial_state
 from fedcore.store.exchange import Exchange
@@ -59,6 +60,7 @@ class Run:
     exchange: Exchange
     signing_key: Ed25519PrivateKey
     failed: tuple[int, ...] = ()
+    identities: Identities = field(default_factory=dict)
 
 
 def open_run(

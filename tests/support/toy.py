@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from fedcore.client.loop import Client
+from fedcore.client.masks import Partner
 from fedcore.config import plan as plans
 from fedcore.config.plan import Plan, Task
 from fedcore.config.policy import Policy
@@ -27,6 +29,7 @@ from fedcore.records import EvaluationRecord, Reply, RoundRecord
 from fedcore.server import evaluation, orders, replies, rounds
 from fedcore.server.evaluation import next_round
 from fedcore.server.run import Run, open_run, record_of
+from fedcore.server.secure import rounds as secure
 from fedcore.store import envelope
 from fedcore.store.api import Store
 from fedcore.store.exchange import Exchange
@@ -102,6 +105,18 @@ def policy(site: str, **allow: Any) -> Policy:
     )
 
 
+IDENTITIES = {
+    site: Ed25519PrivateKey.from_private_bytes(bytes([number] * 32))
+    for number, site in enumerate(SITES, start=1)
+}
+ACCEPTED = {site: [key.public_key()] for site, key in IDENTITIES.items()}
+
+
+def partner(site: str) -> Partner:
+    """A site's identity, and the others'."""
+    return Partner(IDENTITIES[site], ACCEPTED)
+
+
 def site_store(site: str) -> MemoryStore:
     """A site's bucket with its table in it."""
     store = MemoryStore()
@@ -129,7 +144,8 @@ class InlineLauncher:
         self, store: Store, data: Mapping[str, Store], *, absent: frozenset[str] = frozenset()
     ) -> None:
         self._clients = {
-            site: Client(policy(site), Exchange(store), where) for site, where in data.items()
+            site: Client(policy(site), Exchange(store), where, partner=partner(site))
+            for site, where in data.items()
         }
         self._absent = absent
         self._exchange = Exchange(store)
@@ -161,11 +177,23 @@ class InlineLauncher:
 
 def open_toy(store: Store, what: Plan, run_id: str = "run-1") -> Run:
     """Open the run of ``what`` among SITES."""
-    return open_run(
+    run = open_run(
         Exchange(store), what, SITES, run_id, KEY,
         created="2026-01-01T00:00:00+00:00",
         initial=lambda: get_params(build_model(what)),
     )  # fmt: skip
+    return replace(run, identities=ACCEPTED)
+
+
+def train_round(run: Run, round_num: int, launcher: Launcher) -> RoundRecord:
+    """Order, wait, aggregate, as the flow does."""
+    asked = orders.train_orders(run, round_num)
+    if run.plan.secure_aggregation.mode == "none":
+        dropped = replies.await_replies(run, asked, launcher)
+        return rounds.aggregate(run, round_num, asked, dropped)
+    agreed = secure.agree_on_keys(run, round_num, asked, launcher)
+    dropped = replies.await_replies(run, agreed.orders, launcher)
+    return secure.reveal_sum(run, round_num, agreed, dropped)
 
 
 def play(run: Run, launcher: Launcher) -> tuple[list[RoundRecord], list[EvaluationRecord]]:
@@ -174,9 +202,7 @@ def play(run: Run, launcher: Launcher) -> tuple[list[RoundRecord], list[Evaluati
     for round_num in range(next_round(run), run.plan.rounds):
         record = record_of(run, round_num)
         if record is None:
-            asked = orders.train_orders(run, round_num)
-            dropped = replies.await_replies(run, asked, launcher)
-            record = rounds.aggregate(run, round_num, asked, dropped)
+            record = train_round(run, round_num, launcher)
         records.append(record)
         checks = orders.eval_orders(run, round_num + 1, "validation")
         absent = replies.await_replies(run, checks, launcher)
