@@ -102,12 +102,19 @@ def train_here(plan: Path, federation: Path, run_id: str) -> dict[str, Any]:
 def train_round(
     run: Run, round_num: int, launcher: Launcher
 ) -> tuple[RoundRecord, EvaluationRecord]:
-    """Order, wait, aggregate, evaluate: one round."""
-    record = record_of(run, round_num)
-    if record is None:
-        orders = tasks.order_training(run, round_num)
-        dropped = tasks.await_replies(run, orders, launcher)
-        record = tasks.aggregate(run, round_num, orders, dropped)
+    """Train and evaluate: one round."""
+    record = record_of(run, round_num) or train_sites(run, round_num, launcher)
     checks = tasks.order_evaluation(run, round_num + 1, "validation")
     absent = tasks.await_replies(run, checks, launcher)
     return record, tasks.evaluate(run, checks, absent)
+
+
+def train_sites(run: Run, round_num: int, launcher: Launcher) -> RoundRecord:
+    """Order, wait, aggregate; in a secure round the sites agree on keys before, and unmask after."""
+    orders = tasks.order_training(run, round_num)
+    if run.plan.secure_aggregation.mode == "none":
+        dropped = tasks.await_replies(run, orders, launcher)
+        return tasks.aggregate(run, round_num, orders, dropped)
+    agreement = tasks.agree_on_keys(run, round_num, orders, launcher)
+    dropped = tasks.await_replies(run, agreement.orders, launcher)
+    return tasks.reveal_sum(run, round_num, agreement, dropped)
