@@ -110,7 +110,7 @@ def train_round(
 
 
 def train_sites(run: Run, round_num: int, launcher: Launcher) -> RoundRecord:
-    """Order, wait, aggregate; in a secure round the sites agree on keys before, and unmask after."""
+    """Order, wait, aggregate; in a secure round the sites agree on keys first, and unmask last."""
     orders = tasks.order_training(run, round_num)
     if run.plan.secure_aggregation.mode == "none":
         dropped = tasks.await_replies(run, orders, launcher)
