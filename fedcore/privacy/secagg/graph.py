@@ -12,6 +12,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from fedcore.privacy.secagg.secrets import frame
 
 
@@ -77,7 +79,7 @@ def neighbours(
     the rest of the graph is connected; except with probability 2^-eta, at least the threshold of
     everybody's neighbours stay (Bell et al. 2020, Definition 3.2 and the lemmas after it, with the
     hypergeometric tails themselves instead of their closed bounds). Each probability is summed over
-    all sites. Raises ValueError where not even the complete graph is: there are too few sites.
+    all sites. Raises ValueError where not even the complete graph is good enough.
 
     >>> [neighbours(n)[0] for n in (100, 1000, 10_000)]
     [54, 112, 134]
@@ -86,19 +88,22 @@ def neighbours(
 
     if not 0 <= gamma < 1 or not 0 <= delta < 1 or not gamma + delta < 1:
         raise ValueError(f"gamma {gamma} and delta {delta} must be shares with a sum below 1")
-    others = sites - 1
-    corrupt, dropped = int(gamma * sites), int(delta * sites)
-    for degree in range(2, others + 1, 2):
+    others, corrupt, dropped = sites - 1, int(gamma * sites), int(delta * sites)
+    for degree in [*range(2, others, 2), others]:
+        # The Harary graph falls apart only where degree/2 sites next to each other are lost.
         reach = degree // 2
         cut = sites * hypergeom.pmf(reach, sites, corrupt + dropped, reach)
-        if cut > 2.0**-sigma and degree < others - 1:
+        if degree < others and cut > 2.0**-sigma:
             continue
-        # The smallest threshold that collusion does not reach is also the best for those who stay.
-        threshold = int(hypergeom.isf(2.0**-sigma / sites, others, corrupt, degree)) + 1
-        staying = sites * hypergeom.cdf(threshold - 1, others, others - dropped, degree)
-        if staying <= 2.0**-eta:
-            return degree, threshold
+        counts = np.arange(degree + 1)
+        # Summed from the small end: 1 − cdf would lose everything below 1e-16.
+        reached = np.cumsum(hypergeom.pmf(counts, others, corrupt, degree)[::-1])[::-1]
+        left = np.cumsum(hypergeom.pmf(counts, others, others - dropped, degree))
+        # The smallest threshold that collusion does not reach is the best for those who stay.
+        enough = np.flatnonzero(sites * reached <= 2.0**-sigma)
+        if enough.size and sites * left[enough[0] - 1] <= 2.0**-eta:
+            return degree, int(enough[0])
     raise ValueError(
-        f"with {sites} sites, {gamma} of them colluding and {delta} dropping out, no sparse "
-        "graph is good enough; use the complete one"
+        f"with {sites} sites, {gamma} of them colluding and {delta} dropping out, no graph is good "
+        "enough: those who stay are too few to tell from those who collude"
     )
