@@ -6,6 +6,7 @@ same steps with the same secrets, and says the same; what it said already stays 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fedcore import seeds
 from fedcore.client.private import Private
 from fedcore.client.talk import Talk
 from fedcore.config.plan import Plan
@@ -22,7 +24,7 @@ from fedcore.params import Params
 from fedcore.privacy import fixed_point, secagg
 from fedcore.privacy.secagg import Roster, Secrets, Shares, Signatures, Surviving
 from fedcore.privacy.secagg.client import Identities
-from fedcore.records import ClientUpdate, DataSummary, Reply, SealedUpdate
+from fedcore.records import ClientUpdate, DataSummary, Reply, SealedUpdate, TrainOrder
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def masked_round(
         bound = plan.privacy.clip_norm or 0.0  # a secure plan without it is refused
         grid = fixed_point.grid(rule.bits, bound, len(roster))
         words = fixed_point.flatten(
-            update.update, update.weights, params, grid, secrets.rounding_key
+            update.update, update.weights, params, grid, rounding_key(plan, order)
         )
         yield sealed(update, {"masked": secagg.masked_input(words, site, secrets, inbox, terms)})
 
@@ -90,6 +92,16 @@ def masked_round(
     secagg.check_signatures(surviving.survivors, signatures, partner.identities, terms)
     revealed = secagg.unmask(site, secrets, inbox, surviving.senders, surviving.survivors, terms)
     yield talk.say("unmask", revealed.to_json())
+
+
+def rounding_key(plan: Plan, order: TrainOrder) -> bytes:
+    """The 32 bytes that rounding draws from.
+
+    They are no secret, so that a round done again gives the same sum: what hides the update are
+    the masks.
+    """
+    number = seeds.derive(plan.seed, "rounding", order.site, order.round_num)
+    return hashlib.sha256(str(number).encode()).digest()
 
 
 def sealed(update: ClientUpdate, arrays: dict[str, np.ndarray]) -> SealedUpdate:

@@ -25,7 +25,7 @@ from fedcore.config.policy import Policy
 from fedcore.data.site import SiteData
 from fedcore.launch.api import ClientStatus, Launcher, WorkOrder
 from fedcore.models.initial import build_model
-from fedcore.records import EvaluationRecord, Reply, RoundRecord
+from fedcore.records import ClientUpdate, EvaluationRecord, Reply, RoundRecord, SealedUpdate
 from fedcore.server import evaluation, orders, replies, rounds
 from fedcore.server.evaluation import next_round
 from fedcore.server.run import Run, open_run, record_of
@@ -137,37 +137,59 @@ def answer(client: Client, run_id: str, seq: int) -> Reply | None:
 class InlineLauncher:
     """Answers each order in this very process, as soon as the server asks for a client.
 
-    ``absent`` sites never answer. A ``factory`` makes the client, so that a test can hurt it.
+    ``absent`` sites never answer. ``drops``: site → the step before which it goes away for the
+    rest of the round ("update" for its update).
     """
 
     def __init__(
-        self, store: Store, data: Mapping[str, Store], *, absent: frozenset[str] = frozenset()
+        self,
+        store: Store,
+        data: Mapping[str, Store],
+        *,
+        absent: frozenset[str] = frozenset(),
+        drops: Mapping[str, str] | None = None,
     ) -> None:
         self._clients = {
             site: Client(policy(site), Exchange(store), where, partner=partner(site))
             for site, where in data.items()
         }
         self._absent = absent
+        self._drops = drops or {}
+        self._away: set[str] = set()
         self._exchange = Exchange(store)
+        self._orders: dict[str, tuple[str, int]] = {}
         self._replies: dict[str, Iterator[Reply | None]] = {}
 
     def ensure(self, order: WorkOrder) -> None:
-        site, run_id, seq = order.site, order.run_id, order.seq
-        if site in self._absent or self._exchange.has_reply(site, run_id, seq):
+        site, place = order.site, (order.run_id, order.seq)
+        if site in self._absent:
             return
-        self._replies[site] = self._clients[site].replies(run_id, seq)
+        if self._orders.get(site) != place:
+            self._orders[site] = place
+            self._away.discard(site)
+            self._replies[site] = self._clients[site].replies(*place)
         self._go_on(site)
 
     def poll(self, site: str) -> ClientStatus:
-        gone = site in self._absent
+        gone = site in self._absent or site in self._away
         if not gone:
             self._go_on(site)
         return ClientStatus("failed" if gone else "running", "switched off", permanent=gone)
 
+    def say_everything(self, site: str, run_id: str, seq: int) -> list[Reply | None]:
+        """What the client says to one order, without the server."""
+        return list(self._clients[site].replies(run_id, seq))
+
     def _go_on(self, site: str) -> None:
         """Until the client must wait for somebody, or has nothing more to say."""
+        if site in self._away:
+            return
         for reply in self._replies.get(site, ()):
             if reply is None:
+                return
+            update = isinstance(reply, ClientUpdate | SealedUpdate)
+            if self._drops.get(site, "") == ("update" if update else getattr(reply, "step", None)):
+                self._away.add(site)
                 return
             self._exchange.put_reply(reply)
 

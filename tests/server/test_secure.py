@@ -1,0 +1,213 @@
+"""Rounds behind masks, whole: the same sum, whoever vanishes or is killed, and at what moment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import toy
+from faults import FaultyStore, Killed
+
+from fedcore.errors import QuorumNotReached
+from fedcore.params import digest
+from fedcore.records import Message, SealedUpdate
+from fedcore.server.run import load_state
+from fedcore.store.api import Store
+from fedcore.store.memory import MemoryStore
+
+STEPS = ("keys", "shares", "update", "consistency", "unmask")
+
+
+def plan(rounds: int = 2, **sections: Any) -> toy.Plan:
+    """The toy plan behind masks: two of the three sites must stay."""
+    fields: dict[str, Any] = {
+        "rounds": rounds,
+        "aggregation": {"weights": "uniform"},
+        "secure_aggregation": {"mode": "masks", "threshold": 2},
+        **sections,
+    }
+    return toy.plan(**fields)
+
+
+def play(server: Store, launcher: toy.InlineLauncher, what: toy.Plan) -> str:
+    run = toy.open_toy(server, what)
+    toy.play(run, launcher)
+    return digest(load_state(run, what.rounds).params)
+
+
+@pytest.fixture
+def data() -> dict[str, MemoryStore]:
+    return toy.site_stores()
+
+
+@pytest.fixture
+def undisturbed(data: dict[str, MemoryStore]) -> str:
+    store = MemoryStore()
+    return play(store, toy.InlineLauncher(store, data), plan())
+
+
+def test_the_model_is_that_of_a_plain_run_up_to_rounding() -> None:
+    params = []
+    for what in (plan(), toy.plan(aggregation={"weights": "uniform"})):
+        store = MemoryStore()
+        run = toy.open_toy(store, what)
+        records, _ = toy.play(run, toy.InlineLauncher(store, toy.site_stores()))
+        assert all(not record.dropped for record in records)
+        params.append(load_state(run, 2).params)
+    for name in params[0]:
+        np.testing.assert_allclose(params[0][name], params[1][name], atol=2e-5)
+
+
+def test_the_server_gets_words_and_nothing_that_says_who_has_what(
+    data: dict[str, MemoryStore],
+) -> None:
+    store = MemoryStore()
+    run = toy.open_toy(store, plan(rounds=1))
+    (record,), _ = toy.play(run, toy.InlineLauncher(store, data))
+    order = toy.orders.train_orders(run, 0)[0]
+    reply, _ = run.exchange.reply(order)
+    assert isinstance(reply, SealedUpdate)
+    assert {name: array.dtype for name, array in reply.arrays.items()} == {"masked": np.uint32}
+    assert all(name.startswith("seconds.") or name == "bytes_down" for name in reply.measurements)
+    assert record.weights == {site: {} for site in toy.SITES}
+
+
+def test_weights_are_summed_behind_the_masks_too() -> None:
+    """By examples, with a cap: the mean is the plain run's, and no weight was told."""
+    means = []
+    for what in (
+        plan(rounds=1, aggregation={"weights": "examples", "weight_cap": 64}),
+        toy.plan(rounds=1, aggregation={"weights": "examples", "weight_cap": 64}),
+    ):
+        store = MemoryStore()
+        stores = toy.site_stores()
+        stores["west"].put("table.csv", toy.table("west", rows=24))  # another weight
+        run = toy.open_toy(store, what)
+        toy.play(run, toy.InlineLauncher(store, stores))
+        means.append(load_state(run, 1).params)
+    for name in means[0]:
+        np.testing.assert_allclose(means[0][name], means[1][name], atol=2e-5)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_site_that_vanishes_at_any_step_costs_only_itself(
+    data: dict[str, MemoryStore], step: str
+) -> None:
+    """Its update counts if it was sent; the sum is exactly that of a run without its update."""
+    store = MemoryStore()
+    run = toy.open_toy(store, plan(rounds=1))
+    launcher = toy.InlineLauncher(store, data, drops={"west": step})
+    (record,), (evaluation,) = toy.play(run, launcher)
+    counted = ("east", "north", "west") if step in ("consistency", "unmask") else ("east", "north")
+    assert tuple(record.weights) == counted
+    assert ("west" in record.dropped) == (step in ("keys", "shares", "update"))
+    assert set(evaluation.sites) == set(toy.SITES), "it is back for the evaluation"
+    plain = MemoryStore()
+    absent = frozenset() if len(counted) == 3 else frozenset({"west"})
+    compared = toy.open_toy(plain, plan(rounds=1))
+    orders = toy.orders.train_orders(compared, 0)
+    assert len(orders) == 3
+    toy.train_round(compared, 0, toy.InlineLauncher(plain, toy.site_stores(), absent=absent))
+    alike = step in ("consistency", "unmask", "keys")  # the roster's size sets the grid
+    if alike:
+        assert digest(load_state(run, 1).params) == digest(load_state(compared, 1).params)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_when_too_many_vanish_nothing_is_revealed_and_the_round_can_be_begun_anew(
+    undisturbed: str, step: str
+) -> None:
+    store, data = MemoryStore(), toy.site_stores()
+    run = toy.open_toy(store, plan())
+    leaving = toy.InlineLauncher(store, data, drops={"west": step, "north": step})
+    with pytest.raises(QuorumNotReached, match="no update was revealed"):
+        toy.play(run, leaving)
+    assert not list(store.list("records/run-1/rounds/00001")), "no round was made of it"
+    revealed = [key for key in store.list("replies/") if ".unmask." in key]
+    assert len(revealed) < 2, "the threshold of shares was not reached"
+    assert play(store, toy.InlineLauncher(store, data), plan()) == undisturbed
+    assert toy.open_toy(store, plan()).failed == (0,)
+
+
+def operations(data: dict[str, MemoryStore]) -> int:
+    store = MemoryStore()
+    counting = FaultyStore(store, at=-1)
+    play(counting, toy.InlineLauncher(store, data), plan())
+    return len(counting.operations)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_server_killed_at_every_operation(
+    data: dict[str, MemoryStore], undisturbed: str, before: bool
+) -> None:
+    total = operations(data)
+    assert total > 100, "the run must have enough boundaries for this to mean something"
+    for at in range(total):
+        store = MemoryStore()
+        launcher = toy.InlineLauncher(store, toy.site_stores())
+        with pytest.raises(Killed):
+            play(FaultyStore(store, at, before=before), launcher, plan())
+        assert play(store, launcher, plan()) == undisturbed, f"killed at operation {at}"
+
+
+@pytest.mark.parametrize("where", ["exchange", "data"])
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_client_killed_at_every_operation(undisturbed: str, before: bool, where: str) -> None:
+    """A client started again says what it said before, with the same secrets."""
+
+    def attempt(at: int) -> tuple[str, int]:
+        store, data = MemoryStore(), toy.site_stores()
+        hurt: FaultyStore
+        if where == "exchange":
+            hurt = FaultyStore(store, at, before=before)
+            launcher = toy.InlineLauncher(hurt, data)
+        else:
+            hurt = FaultyStore(data["north"], at, before=before)
+            launcher = toy.InlineLauncher(store, {**data, "north": hurt})
+        try:
+            return play(store, launcher, plan()), len(hurt.operations)
+        except Killed:
+            return play(store, toy.InlineLauncher(store, data), plan()), len(hurt.operations)
+
+    result, total = attempt(-1)
+    assert result == undisturbed
+    for at in range(total):
+        assert attempt(at)[0] == undisturbed, f"killed at operation {at}"
+
+
+def test_secrets_of_a_round_are_deleted_when_it_is_over(data: dict[str, MemoryStore]) -> None:
+    store = MemoryStore()
+    run = toy.open_toy(store, plan())
+    launcher = toy.InlineLauncher(store, data)
+    toy.play(run, launcher)
+    toy.orders.finish(run)
+    for site in toy.SITES:
+        launcher.say_everything(site, "run-1", 5)
+        kept = list(data[site].list("derivatives/fedcore/secure/"))
+        assert kept
+        assert all(key.endswith(".order") for key in kept), "which holds no secret"
+
+
+def test_requests_per_site_and_round_are_few(data: dict[str, MemoryStore]) -> None:
+    """What the site's line carries: five objects up and six down, besides looking for them."""
+    store = MemoryStore()
+    counting = FaultyStore(store, at=-1)
+    run = toy.open_toy(store, plan(rounds=1))
+    toy.train_round(run, 0, toy.InlineLauncher(counting, data))
+    of_north = [done for done in counting.operations if "/north/run-1/" in done]
+    up = [done for done in of_north if done.startswith("create replies/")]
+    assert len(up) == len(STEPS)
+    relays = {done.split(" ")[1] for done in of_north if done.startswith("get orders/")}
+    assert len(relays) == 5, "the order, roster, inbox, survivors, signatures"
+
+
+def test_messages_name_their_step(data: dict[str, MemoryStore]) -> None:
+    store = MemoryStore()
+    run = toy.open_toy(store, plan(rounds=1))
+    toy.play(run, toy.InlineLauncher(store, data))
+    order = toy.orders.train_orders(run, 0)[1]
+    for step in ("keys", "shares", "consistency", "unmask"):
+        reply, _ = run.exchange.reply(order, step=step)
+        assert isinstance(reply, Message)
+        assert (reply.step, reply.site) == (step, order.site)
