@@ -16,6 +16,9 @@ from safetensors.numpy import save
 from fedcore.errors import BlobError
 
 HEADER_KEY = "fedcore"
+MAX_HEADER_BYTES = 1 << 20
+"""Enough for thousands of arrays. Reading JSON that a stranger made can take 250 times its size."""
+
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I8": "|i1",
            "U8": "|u1", "U32": "<u4", "U64": "<u8"}  # fmt: skip
 
@@ -44,14 +47,17 @@ class _Header(BaseModel):
 def pack(arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any] | None = None) -> bytes:
     """One safetensors file: ``arrays`` in name order, ``header`` as JSON in its metadata.
 
-    The same content gives the same bytes. Raises BlobError for a type that unpack would not read.
+    The same content gives the same bytes. Raises BlobError for a type or a size of the header that
+    unpack would not read.
     """
     ordered = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
     for name, array in ordered.items():
         if array.dtype.newbyteorder("<").str not in _DTYPES.values():
             raise BlobError(f"array {name!r} has the unsupported type {array.dtype}")
     text = json.dumps(header or {}, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return bytes(save(ordered, metadata={HEADER_KEY: text}))
+    data = bytes(save(ordered, metadata={HEADER_KEY: text}))
+    _check_header(int.from_bytes(data[:8], "little"))
+    return data
 
 
 def unpack(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
@@ -64,6 +70,7 @@ def unpack(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     end = 8 + int.from_bytes(data[:8], "little")
     if len(data) < 8 or end > len(data):
         raise BlobError(f"not a safetensors blob: its header does not fit in {len(data)} bytes")
+    _check_header(end - 8)
     try:
         layout = _Header.model_validate_json(data[8:end])
         header = json.loads(layout.metadata.get(HEADER_KEY, "{}"))
@@ -80,6 +87,11 @@ def unpack(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
 def digest(data: bytes) -> str:
     """SHA-256 of the bytes, in hex."""
     return hashlib.sha256(data).hexdigest()
+
+
+def _check_header(size: int) -> None:
+    if size > MAX_HEADER_BYTES:
+        raise BlobError(f"the blob's header has {size} bytes; {MAX_HEADER_BYTES} are accepted")
 
 
 def _views(data: bytes, begin: int, tensors: Mapping[str, _Tensor]) -> dict[str, NDArray[Any]]:

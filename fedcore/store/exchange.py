@@ -273,8 +273,10 @@ def _read_reply(data: bytes) -> Reply:
     name = str(header.get("kind"))
     if name not in _REPLIES:
         raise BlobError(f"the reply's header names the unknown kind {name[:40]!r}")
+    text = json.dumps(header.get("fields"))
+    json.loads(text, parse_int=_check_size, parse_float=_check_size)
     try:
-        parsed = _HEADERS[name].model_validate_json(json.dumps(header.get("fields")))
+        parsed = _HEADERS[name].model_validate_json(text)
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"]))
@@ -283,6 +285,12 @@ def _read_reply(data: bytes) -> Reply:
     if name in _ARRAYS:
         values[_ARRAYS[name]] = arrays
     return _REPLIES[name](**values)
+
+
+def _check_size(number: str) -> None:
+    """Beyond 2^53 nothing is counted, and int and float go different ways."""
+    if not abs(float(number)) <= 2**53:
+        raise BlobError(f"the reply's header holds the number {number[:20]}, which counts nothing")
 
 
 def _plain(value: Any) -> Any:
