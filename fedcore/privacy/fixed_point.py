@@ -205,14 +205,12 @@ class _Rounding:
     ) -> None:
         size = block.size
         bits, scaled, chance = self._bits[:size], self._scaled[:size], self._chance[:size]
-        with np.errstate(invalid="ignore"):  # a NaN is found below
-            np.multiply(block, factor, out=scaled, casting="unsafe", dtype=np.float64)
-        largest = max(scaled.max(initial=0.0), -scaled.min(initial=0.0))
+        largest = max(float(block.max(initial=0)), -float(block.min(initial=0))) * abs(factor)
         if not largest <= grid.bound * (1 + _SLACK):  # so that NaN is refused too
             raise ValueError(
                 f"a value of magnitude {largest} does not fit the range ±{grid.bound}: clip first"
             )
-        scaled *= grid.largest / grid.bound
+        np.multiply(block, factor * (grid.largest / grid.bound), out=scaled, dtype=np.float64)
         self._stream.update_into(_ZEROS[: 4 * size], bits.view(np.uint8).data)
         np.multiply(bits, 2.0**-32, out=chance)
         scaled += chance

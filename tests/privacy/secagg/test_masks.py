@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from cohort import Cohort, names
+from Crypto.Protocol.SecretSharing import Shamir
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,3 +92,13 @@ def test_any_threshold_of_the_shares_opens_a_secret_and_fewer_do_not(count, thre
         assert shares.reconstruct(chosen, owner, terms, lambda s: s == secret) == secret
     forged = dict(list(told.items())[: needed - 1]) | {list(told)[-1]: bytes(16)}
     assert shares.reconstruct(forged, owner, terms, lambda s: s == secret) is None
+
+
+@given(st.data())
+def test_shares_combine_to_what_the_library_says(data):
+    count = data.draw(st.integers(1, 12))
+    places = data.draw(
+        st.lists(st.integers(1, 10_000), min_size=count, max_size=count, unique=True)
+    )
+    points = [(place, data.draw(st.binary(min_size=16, max_size=16))) for place in places]
+    assert shares.combine(points) == Shamir.combine(points)
