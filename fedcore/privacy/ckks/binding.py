@@ -15,16 +15,17 @@ with <r_k, decrypted sum>. This is a homomorphic message authentication code (Ag
 ciphertexts, so it holds whatever was done to those.
 
 **Bound**: what is opened differs from the sum of what exactly the named sites sent by a vector δ
-with |<r_k, δ>| ≤ tolerance for all k. r_k is secret, so a δ made by the server passes with
-probability at most (√2 · tolerance / ‖δ‖)^4 (the density of <r, δ> is at most 1/(√2 ‖δ‖): Ball
-1986). The tolerance is the ciphertexts' own noise: some 10^-7 for a million values, so leaving out
-a site whose update has norm 0.01 passes once in 10^19 attempts, and each needs an order of its own.
+with |<r_k, δ>| ≤ tolerance for all k. r_k is secret, so a δ of the server's making passes with
+probability at most (√2 · tolerance / ‖δ‖)^4, as the density of <r, δ> is at most 1/(√2 ‖δ‖) (Ball
+1986, https://doi.org/10.1090/S0002-9939-1986-0840631-0). The tolerance follows from the
+ciphertexts' own noise: 5·10^-7 for a million values of 10 sites, so leaving out a site whose vector
+has norm 0.01 passes once in 10^16 attempts, and each attempt takes an order of its own.
 
-**Not bound**: that the sites are honest, as one site's key forges any tag. That two orders name the
-same sites: the sum with and without a site differ by its vector. So the opener must also see a
-signature of more than half of the cohort over one set of survivors (the consistency check of the
-protocol with masks), and answer an order once. That few of the named sites are invented: the
-opener names the cohort itself, from the signed roster.
+**Not bound**: that sites are honest, as one site's key forges any tag, and a site that sends what
+its tag does not fit makes the round fail without being named. That two orders name the same sites:
+the sum with a site less the sum without is that site's vector. So the opener must also see
+signatures of more than half of the roster over one set of survivors (the consistency check of the
+protocol with masks), open once a context, and itself check that the sites are in the roster.
 """
 
 from __future__ import annotations
@@ -122,7 +123,7 @@ def _projections(
 def _tolerance(parameters: Parameters, n_sites: int, length: int) -> float:
     """Of <r, values>: the ciphertexts' noise times the deviation of r, roundings of the tags, and
     those of float64 in sums of ``length`` values."""
-    noise = sum_deviation(parameters.poly_modulus_degree, n_sites) / parameters.scale
+    noise = sum_deviation(parameters.poly_modulus_degree, n_sites) * parameters.unit
     arithmetic = 2.0**-52 * n_sites * parameters.bound * length
     return _TAIL * noise * math.sqrt(length / 3) + n_sites * _unit(parameters) + arithmetic
 

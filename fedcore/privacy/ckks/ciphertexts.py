@@ -39,7 +39,7 @@ def encrypt(values: NDArray[Any], secret_context: bytes, parameters: Parameters)
                 f"a value of magnitude {largest} does not fit ±{parameters.bound}: clip first"
             )
         padded = np.zeros(parameters.slots)
-        padded[: block.size] = block
+        np.divide(block, parameters.bound, out=padded[: block.size])
         yield ts.ckks_vector(context, padded.tolist()).serialize()
 
 
@@ -132,6 +132,7 @@ def decrypt(
         count += 1
     if count != wanted:
         raise UpdateRejected(f"the sum: {count} ciphertexts where {length} values take {wanted}")
+    values *= parameters.bound
     return values[:length]
 
 

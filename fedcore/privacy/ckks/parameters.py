@@ -30,8 +30,8 @@ class Parameters:
     """The ring, the modulus and the scale of CKKS, for sums of at most ``summands`` vectors.
 
     ``coeff_mod_bit_sizes``: bits of the primes; ciphertexts live modulo all but the last.
-    ``scale``: what a value is multiplied by before it is rounded to an integer. ``bound``: the
-    largest magnitude of a site's value. Raises ConfigError for less than 128-bit security, or
+    ``bound``: the largest magnitude of a site's value. ``scale``: the integer that stands for
+    ``bound``. Raises ConfigError for less than 128-bit security, or
     where a sum could leave the modulus.
     """
 
@@ -55,16 +55,21 @@ class Parameters:
             )
         if len(self.coeff_mod_bit_sizes) < 2 or self.summands < 1 or not 0 < self.bound < math.inf:
             raise ConfigError("ckks: needs two primes or more, a summand, and a finite bound > 0")
-        if not 0 < 4 * self.summands * self.bound * self.scale <= 2.0**self.modulus_bits:
+        if not 0 < 4 * self.summands * self.scale <= 2.0**self.modulus_bits:
             raise ConfigError(
-                f"ckks: the sum of {self.summands} values of at most {self.bound} at scale "
-                f"{self.scale} does not fit {self.modulus_bits} bits; make the cohort smaller"
+                f"ckks: the sum of {self.summands} values at scale {self.scale} does not fit "
+                f"{self.modulus_bits} bits; make the cohort smaller"
             )
 
     @property
     def slots(self) -> int:
         """Values in a ciphertext."""
         return self.poly_modulus_degree // 2
+
+    @property
+    def unit(self) -> float:
+        """The value that the integer 1 stands for."""
+        return self.bound / self.scale
 
     @property
     def modulus_bits(self) -> int:
@@ -91,14 +96,16 @@ class Parameters:
 def fitting(bound: float, summands: int, bits: int = 20) -> Parameters:
     """The smallest ciphertexts that give a sum within one step of a grid of ``bits`` bits.
 
-    A step is bound / 2^(bits−1), as behind masks. Additions leave the scale as it is, so one prime
-    is enough, of just the bits that sign, sum, precision and noise take: at degree 4096, 20 bits
-    and 10 sites 50, so 7.2 bytes for a float32's 4 where the usual (8192; 60, 40, 60) takes 57
-    (measured by ``benchmarks/ckks.py``). Raises ConfigError where 60 bits do not do.
+    ``bound``: the largest magnitude of a site's value; scale weights in [0, 1] up to it, as all
+    share one precision. A step is bound / 2^(bits−1), as behind masks. Additions leave the scale
+    as it is, so one prime is enough, of just the bits that sign, sum, precision and noise take. At
+    20 bits and 10 sites that is 48: 6.9 times the bytes of float32, where the usual degree 8192
+    with primes of 60, 40 and 60 bits takes 14.3 times (``benchmarks/ckks.py``). Raises ConfigError
+    where 60 bits do not do.
     """
     noise = _released_error(_DEGREE, summands)
-    scale_bits = math.ceil(math.log2(noise) - math.log2(bound) + bits - 1)
-    prime = 2 + math.ceil(scale_bits + math.log2(summands * bound))
+    scale_bits = math.ceil(math.log2(noise) + bits - 1)
+    prime = 2 + scale_bits + math.ceil(math.log2(summands))
     if prime > _LARGEST_PRIME:
         raise ConfigError(
             f"ckks: the sum of {summands} values at {bits} bits needs a prime of {prime} bits, and "
@@ -110,7 +117,7 @@ def fitting(bound: float, summands: int, bits: int = 20) -> Parameters:
 
 def error_bound(parameters: Parameters, n_sites: int) -> float:
     """The most by which a released value differs from the true sum, but for one in 10^15."""
-    return _released_error(parameters.poly_modulus_degree, n_sites) / parameters.scale
+    return _released_error(parameters.poly_modulus_degree, n_sites) * parameters.unit
 
 
 def expansion(parameters: Parameters) -> float:
@@ -122,7 +129,7 @@ def expansion(parameters: Parameters) -> float:
 
 
 def sum_deviation(degree: int, n_sites: int) -> float:
-    """Standard deviation of the error of a decrypted sum, at most, times the scale.
+    """Standard deviation of the error of a decrypted sum, at most, in ``unit``.
 
     In a slot's real part, which is a sum of ``degree`` coefficients times cosines: the fresh
     errors, of variance 10.5 a coefficient and independent from site to site; and the encoder's
@@ -133,7 +140,7 @@ def sum_deviation(degree: int, n_sites: int) -> float:
 
 
 def flood_deviation(degree: int, n_sites: int) -> float:
-    """Standard deviation of what is added before a sum is released, times the scale."""
+    """Standard deviation of what is added before a sum is released, in ``unit``."""
     return FLOOD * sum_deviation(degree, n_sites)
 
 

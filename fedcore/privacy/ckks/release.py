@@ -57,7 +57,7 @@ def flooded(
     averages nothing away. Rounding to a power of two below f's deviation is post-processing; it
     takes the low bits of floating point out of what is sent.
     """
-    deviation = flood_deviation(parameters.poly_modulus_degree, n_sites) / parameters.scale
+    deviation = flood_deviation(parameters.poly_modulus_degree, n_sites) * parameters.unit
     step = 2.0 ** math.floor(math.log2(deviation))
     seed = hashlib.sha256(np.ascontiguousarray(decrypted, dtype="<f8").data).digest()
     key = derive(secret_context, b"flood", seed)
