@@ -126,6 +126,8 @@ def summarise(statistics: Statistics, classes: Sequence[str]) -> dict[str, Any]:
     for key in sorted(statistics):
         place, _, name = key.rpartition("/")
         if name == "suppressed":
+            if statistics[key].shape != (1,):
+                raise UpdateRejected(f"{key!r} has shape {statistics[key].shape}, not (1,)")
             suppressed[place] = int(statistics[key].sum())
             groups[place] = {}
         else:
