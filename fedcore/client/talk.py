@@ -39,6 +39,21 @@ class Talk:
         order = self.order
         return self.exchange.has_reply(order.site, order.run_id, order.seq)
 
+    def hear_or_leave(
+        self, step: Step, answer: Step
+    ) -> Generator[Reply | None, None, Mapping[str, Any] | None]:
+        """As ``hear``; None if the server goes on to the next order without asking this site."""
+        order = self.order
+        heard = self.hear(step, answer)
+        while True:
+            try:
+                next(heard)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            if self.exchange.has_order(order.site, order.run_id, order.seq + 1):
+                return None
+            yield None
+
     def hear(self, step: Step, answer: Step | None) -> Waiting:
         """What the server passes on as ``step``, to which the site says ``answer``.
 

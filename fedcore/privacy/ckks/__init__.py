@@ -14,6 +14,7 @@ site, would read all. Masks have no such single key: prefer them where they can 
 
 from fedcore.privacy.ckks.binding import add_tags, check_sum, tag
 from fedcore.privacy.ckks.ciphertexts import Sum, decrypt, encrypt, pack, unpack
+from fedcore.privacy.ckks.handover import SealedKey, hand_over, maker, take_over
 from fedcore.privacy.ckks.keys import generate, open_secret, seal_secret
 from fedcore.privacy.ckks.parameters import Parameters, error_bound, expansion, fitting
 from fedcore.privacy.ckks.release import release
@@ -21,6 +22,7 @@ from fedcore.privacy.ckks.selection import flat, join, select, split
 
 __all__ = [
     "Parameters",
+    "SealedKey",
     "Sum",
     "add_tags",
     "check_sum",
@@ -31,7 +33,9 @@ __all__ = [
     "fitting",
     "flat",
     "generate",
+    "hand_over",
     "join",
+    "maker",
     "open_secret",
     "pack",
     "release",
@@ -39,5 +43,6 @@ __all__ = [
     "select",
     "split",
     "tag",
+    "take_over",
     "unpack",
 ]  # fmt: skip

@@ -18,6 +18,7 @@ from fedcore.errors import UpdateRejected
 from fedcore.privacy.ckks.parameters import Parameters
 
 Values = NDArray[np.float64]
+Chunk = bytes | memoryview
 
 _SLACK = 2.0**-23  # one float32 rounding, such as that of a value clipped to exactly the bound
 _HEADERS = 512  # bytes that SEAL and TenSEAL put around a ciphertext, and Zstandard around noise
@@ -43,27 +44,28 @@ def encrypt(values: NDArray[Any], secret_context: bytes, parameters: Parameters)
         yield ts.ckks_vector(context, padded.tolist()).serialize()
 
 
-def pack(chunks: Iterable[bytes]) -> bytes:
+def pack(chunks: Iterable[Chunk]) -> bytes:
     """Chunks as one byte string: each with its length in 4 bytes before it."""
     return b"".join(part for chunk in chunks for part in (_LENGTH.pack(len(chunk)), chunk))
 
 
-def unpack(packed: bytes, length: int, parameters: Parameters, site: str = "a site") -> list[bytes]:
-    """The chunks of a vector of ``length`` values; nothing of them is parsed.
+def unpack(
+    packed: Chunk, length: int, parameters: Parameters, site: str = "a site"
+) -> list[memoryview]:
+    """The chunks of a vector of ``length`` values, as views: nothing is parsed, nothing copied.
 
     Raises UpdateRejected for another number of chunks, or one of impossible size.
     """
-    chunks: list[bytes] = []
+    view, chunks = memoryview(packed), list[memoryview]()
     begin, most = 0, parameters.chunks(length)
-    while begin < len(packed) and len(chunks) <= most:
-        if begin + _LENGTH.size > len(packed):
+    while begin < len(view) and len(chunks) <= most:
+        start = begin + _LENGTH.size
+        size = _LENGTH.unpack_from(view, begin)[0] if start <= len(view) else 0
+        begin = start + size
+        if begin > len(view):
             raise UpdateRejected(f"{site}: the ciphertexts are cut off")
-        (size,) = _LENGTH.unpack_from(packed, begin)
-        begin += _LENGTH.size
-        if begin + size > len(packed):
-            raise UpdateRejected(f"{site}: the ciphertexts are cut off")
-        chunks.append(_sized(packed[begin : begin + size], parameters, site))
-        begin += size
+        _check_size(view[start:begin], parameters, site)
+        chunks.append(view[start:begin])
     if len(chunks) != most:
         raise UpdateRejected(f"{site}: other than the {most} ciphertexts of {length} values")
     return chunks
@@ -82,7 +84,7 @@ class Sum:
         self._length = length
         self.n_sites = 0
 
-    def add(self, chunks: Sequence[bytes], site: str = "a site") -> None:
+    def add(self, chunks: Sequence[Chunk], site: str = "a site") -> None:
         """Add one site's vector, whole or not at all.
 
         Raises UpdateRejected for what is not a vector of fresh-looking ciphertexts of the agreed
@@ -95,13 +97,26 @@ class Sum:
             )
         if self.n_sites == self._parameters.summands:
             raise UpdateRejected(f"{site}: the sum holds its {self.n_sites} sites already")
-        vectors = [parse(chunk, self._context, self._parameters, site) for chunk in chunks]
         if self.n_sites == 0:
-            self._total = vectors
+            self._total = [self._parse(chunk, site) for chunk in chunks]
         else:
-            for total, vector in zip(self._total, vectors, strict=True):
-                total.add_(vector)
+            self._add(chunks, site)
         self.n_sites += 1
+
+    def _add(self, chunks: Sequence[Chunk], site: str) -> None:
+        """One chunk at a time; taken out again where a later one is bad, which leaves no trace."""
+        added = 0
+        try:
+            for total, chunk in zip(self._total, chunks, strict=True):
+                total.add_(self._parse(chunk, site))
+                added += 1
+        except UpdateRejected:
+            for total, chunk in zip(self._total[:added], chunks[:added], strict=True):
+                total.sub_(self._parse(chunk, site))
+            raise
+
+    def _parse(self, chunk: Chunk, site: str) -> ts.CKKSVector:
+        return parse(chunk, self._context, self._parameters, site)
 
     def chunks(self) -> Iterator[bytes]:
         """The sum's ciphertexts, one at a time. Raises ValueError where no site was added."""
@@ -112,7 +127,7 @@ class Sum:
 
 
 def decrypt(
-    chunks: Iterable[bytes], secret_context: bytes, parameters: Parameters, length: int
+    chunks: Iterable[Chunk], secret_context: bytes, parameters: Parameters, length: int
 ) -> Values:
     """The values under the ciphertexts, (length,), **with the noise that gives the key away**.
 
@@ -136,12 +151,12 @@ def decrypt(
     return values[:length]
 
 
-def parse(chunk: bytes, context: ts.Context, parameters: Parameters, site: str) -> ts.CKKSVector:
+def parse(chunk: Chunk, context: ts.Context, parameters: Parameters, site: str) -> ts.CKKSVector:
     """One ciphertext, checked: of these parameters and not transparent (a plain text in disguise).
 
     The size is looked at before a byte is parsed. Raises UpdateRejected.
     """
-    _sized(chunk, parameters, site)
+    _check_size(chunk, parameters, site)
     try:
         vector = ts.ckks_vector_from(context, bytes(chunk))
         parts = vector.ciphertext()
@@ -163,10 +178,9 @@ def parse(chunk: bytes, context: ts.Context, parameters: Parameters, site: str) 
     return vector
 
 
-def _sized(chunk: bytes, parameters: Parameters, site: str) -> bytes:
+def _check_size(chunk: Chunk, parameters: Parameters, site: str) -> None:
     if not 0 < len(chunk) <= parameters.chunk_bytes + _HEADERS:
         raise UpdateRejected(
             f"{site}: a ciphertext of {len(chunk)} bytes; it has at most "
             f"{parameters.chunk_bytes + _HEADERS}"
         )
-    return chunk

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from fedcore.params import BLOCK
 from fedcore.privacy.ckks.binding import check_sum
-from fedcore.privacy.ckks.ciphertexts import Values, decrypt
+from fedcore.privacy.ckks.ciphertexts import Chunk, Values, decrypt
 from fedcore.privacy.ckks.keys import derive
 from fedcore.privacy.ckks.parameters import Parameters, flood_deviation
 from fedcore.privacy.gaussian import to_normals
 
 
 def release(
-    chunks: Iterable[bytes],
+    chunks: Iterable[Chunk],
     length: int,
     tag_sum: bytes,
     sites: Collection[str],

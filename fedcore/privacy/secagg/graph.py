@@ -4,6 +4,10 @@ The sparse graph is that of Bell et al. 2020 (https://eprint.iacr.org/2020/704, 
 k-regular Harary graph over a random order of the sites, in which a site exchanges masks and shares
 with k others, k logarithmic in the cohort. What goes wrong with small probability is bounded by
 hypergeometric tails.
+
+The order follows from all the keys of the round. That keeps a server from choosing it, unless sites
+on its side try many keys until their places suit it: against those, use the complete graph. (Bell
+et al.'s own answer, section 4, lets every site choose its neighbours, for one exchange more.)
 """
 
 from __future__ import annotations

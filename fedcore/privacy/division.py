@@ -1,0 +1,155 @@
+"""An update in parts: which of its values travel encrypted, which behind masks, which plain.
+
+The vector is the one of ``fixed_point.flatten``: weight · update for all params in name order, then
+the weights by module. Sites and server derive the same division from the plan and the roster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedcore.params import Params, module_of, modules
+from fedcore.privacy import fixed_point
+from fedcore.privacy.fixed_point import Grid, Values, Words
+
+if TYPE_CHECKING:  # TenSEAL is there only where a plan encrypts
+    from fedcore.privacy.ckks import Parameters
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What of a vector, or of a sum of vectors, travels how. None: nothing travels so.
+
+    ``masked``: words of the grid. ``encrypted``: float64 in [−bound, bound], before encryption.
+    ``plain``: float32 (of a sum: float64).
+    """
+
+    masked: Words | None = None
+    encrypted: Values | None = None
+    plain: NDArray[np.floating[Any]] | None = None
+
+
+@dataclass(frozen=True)
+class Division:
+    """``selection``: what is encrypted, as a mask over the vector; None: nothing is.
+
+    ``grid`` is that of the masked part, None if there is none.
+    """
+
+    bound: float
+    grid: Grid | None = None
+    parameters: Parameters | None = None
+    selection: Mask | None = None
+
+    @property
+    def encrypted(self) -> int:
+        """How many values are encrypted."""
+        return 0 if self.selection is None else int(self.selection.sum())
+
+    def rest(self, like: Params) -> int:
+        """How many values are not."""
+        return fixed_point.length(like) - self.encrypted
+
+    def divide(
+        self, update: Params, weights: Mapping[str, float], like: Params, key: bytes
+    ) -> Parts:
+        """The parts of one site's update. ``key``: for the rounding of the masked part.
+
+        Raises ValueError as ``fixed_point.flatten`` does.
+        """
+        words = None
+        if self.grid is not None:
+            words = fixed_point.flatten(update, weights, like, self.grid, key)
+        if self.selection is None:
+            return Parts(masked=words)
+        vector = _flatten(update, weights, like, self.bound)
+        secret, rest = vector[self.selection], vector[~self.selection]
+        if words is not None:
+            return Parts(masked=words[~self.selection], encrypted=secret)
+        return Parts(encrypted=secret, plain=rest.astype(np.float32) if rest.size else None)
+
+    def combine(self, total: Parts, like: Params) -> tuple[dict[str, Values], dict[str, float]]:
+        """A sum's parts → (sums by name, weights by module), without what nobody trained.
+
+        Raises ValueError for parts of other lengths.
+        """
+        if self.selection is None or self.parameters is None or total.encrypted is None:
+            if self.grid is None or total.masked is None:
+                raise ValueError("a sum without its masked part")
+            return fixed_point.unflatten(total.masked, like, self.grid)
+        from fedcore.privacy import ckks
+
+        rest: Values = np.zeros(0)
+        if self.grid is not None and total.masked is not None:
+            rest = fixed_point.decode(total.masked, self.grid)
+        elif total.plain is not None:
+            rest = np.asarray(total.plain, np.float64)
+        vector = ckks.join(total.encrypted, rest, self.selection)
+        error = ckks.error_bound(self.parameters, self.parameters.summands)
+        return _unflatten(vector, like, self.bound, error)
+
+
+def division(
+    like: Params,
+    *,
+    mode: str,
+    bound: float,
+    sites: int,
+    bits: int,
+    encrypt: Sequence[str] = ("*",),
+    share: float = 1.0,
+    rest: str = "masked",
+    change: Params | None = None,
+) -> Division:
+    """The division for a round among ``sites``, by the fields of a plan's secure_aggregation.
+
+    ``bound``: of a site's value, the clip norm. ``change``: of the global params in the round
+    before; the share that changed most is taken for the most revealing (``ckks.select``).
+    Raises ConfigError or ValueError where bits or patterns do not fit.
+    """
+    grid = fixed_point.grid(bits, bound, sites)
+    if mode == "masks":
+        return Division(bound, grid)
+    from fedcore.privacy import ckks
+
+    chosen = ckks.select(like, encrypt, share, change)
+    selection = ckks.flat(chosen, len(modules(like)))
+    behind_masks = rest == "masked" and not selection.all()
+    parameters = ckks.fitting(bound, sites, bits)
+    return Division(bound, grid if behind_masks else None, parameters, selection)
+
+
+def _flatten(update: Params, weights: Mapping[str, float], like: Params, bound: float) -> Values:
+    """The vector in float64; weights, which lie in [0, 1], are brought to the bound."""
+    vector, begin = np.zeros(fixed_point.length(like)), 0
+    for name in sorted(like):
+        end = begin + like[name].size
+        if name in update:
+            factor = weights[module_of(name)]
+            np.multiply(update[name].reshape(-1), factor, out=vector[begin:end], dtype=np.float64)
+        begin = end
+    vector[begin:] = [weights.get(module, 0.0) * bound for module in modules(like)]
+    return vector
+
+
+def _unflatten(
+    vector: Values, like: Params, bound: float, error: float
+) -> tuple[dict[str, Values], dict[str, float]]:
+    """The inverse; a weight within twice the ``error`` of 0 is that of a module nobody trained."""
+    named = modules(like)
+    told = dict(zip(named, vector[vector.size - len(named) :] / bound, strict=True))
+    weights = {module: float(w) for module, w in told.items() if w * bound > 2 * error}
+    sums, begin = {}, 0
+    for name in sorted(like):
+        end = begin + like[name].size
+        if module_of(name) in weights:
+            sums[name] = vector[begin:end].reshape(like[name].shape)
+        begin = end
+    return sums, weights
