@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from ruamel.yaml import YAML
 
 from fedcore.baselines import train_baselines
@@ -154,12 +155,17 @@ def _write_federation(
     drills: Mapping[str, str],
 ) -> Path:
     key_file = workdir / "server.pem"
-    key = envelope.load_key(key_file) if key_file.exists() else envelope.create_key(key_file)
+    key = _key(key_file)
     names = [spec.name for spec in specs]
+    identities = {
+        name: [envelope.public_text(_key(workdir / "identities" / f"{name}.pem"))] for name in names
+    }
     for name in names:
         policy = {
             "site": name,
             "server_public_key": envelope.public_text(key),
+            "peers": identities,
+            "approver": "the demo",
             "allow": {
                 "purposes": [PURPOSE],
                 "modalities": list(plan.task.modalities),
@@ -182,6 +188,8 @@ def _write_federation(
                     "data": {"bucket": stack.site_bucket(name), "endpoint": stack.s3_endpoint},
                     "policy": f"policies/{name}.yaml",
                     "profile": name,
+                    "identities": identities[name],
+                    "identity": f"identities/{name}.pem",
                     **({"drill": drills[name]} if name in drills else {}),
                 }
                 for name in names
@@ -189,6 +197,10 @@ def _write_federation(
         },
     )
     return path
+
+
+def _key(path: Path) -> Ed25519PrivateKey:
+    return envelope.load_key(path) if path.exists() else envelope.create_key(path)
 
 
 def _write_credentials(path: Path, stack: Stack, names: list[str]) -> None:

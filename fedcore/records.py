@@ -27,7 +27,8 @@ class TrainOrder:
 
     ``seq`` counts the orders of this run to this site from 0; it is also the key the order lies
     under, so an order copied elsewhere contradicts itself. ``attempt`` counts those at this round
-    that failed before, for secure rounds, whose keys serve one attempt.
+    that failed before, for secure rounds, whose keys serve one attempt. ``nonce``, in
+    every order, was drawn once for the run: another run of the same id has other orders.
     """
 
     run_id: str
@@ -37,11 +38,13 @@ class TrainOrder:
     plan_digest: str
     params_digest: str
     attempt: int = 0
+    nonce: str = ""
     kind: Literal["train"] = "train"
 
     def names_attempt(self) -> tuple[str | int, ...]:
         """What names this attempt at this round, the same for every site and no other attempt."""
-        return (self.run_id, self.plan_digest, self.round_num, self.params_digest, self.attempt)
+        place = (self.run_id, self.plan_digest, self.round_num, self.params_digest)
+        return (*place, self.attempt, self.nonce)
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class EvalOrder:
     params_digest: str
     split: Split = "validation"
     onnx_digest: str | None = None
+    nonce: str = ""
     kind: Literal["evaluate"] = "evaluate"
 
 
@@ -71,6 +75,7 @@ class FinishOrder:
     site: str
     seq: int
     plan_digest: str
+    nonce: str = ""
     kind: Literal["finish"] = "finish"
 
 

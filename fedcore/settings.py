@@ -35,6 +35,7 @@ class ClientSettings(BaseSettings):
     exchange_keys: Keys | None = None
     data: Location
     data_keys: Keys | None = None
+    identity: Path | None = None
     drill: Drill | None = None
 
 

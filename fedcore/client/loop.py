@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
+from fedcore import params as flat
 from fedcore.client.learner import Learner
-from fedcore.client.masks import Partner, masked_round, without_modalities
+from fedcore.client.secure import Partner, SecureRound, without_modalities
 from fedcore.client.private import Private, forget
 from fedcore.client.talk import Talk
 from fedcore.config.federation import Drill
@@ -92,7 +93,7 @@ class Client:
             goes_on = True
             if reply is not None:
                 self._take_part_in_drill(reply)
-                self._exchange.put_reply(reply)
+                self.send(reply)
                 log.info("order %d of run %s: %s", seq, run_id, _describe(reply))
                 give_up = time.monotonic() + max(timeouts.idle, timeouts.round)
                 continue
@@ -132,6 +133,11 @@ class Client:
             reason = str(error)
         step = talk.step if talk is not None else None
         yield Refusal(self._site, run_id, seq, order_digest, reason, step)
+
+    def send(self, reply: Reply) -> None:
+        """Let the reply leave, signed if the site has an identity; once, whoever sends it again."""
+        identity = None if self._partner is None else self._partner.identity
+        self._exchange.put_reply(reply, identity)
 
     def _await_order(self, run_id: str, seq: int, timeouts: Timeouts) -> int | None:
         """The number of the newest order from ``seq`` on; None if none came in time."""
@@ -182,8 +188,15 @@ class Client:
                 "the plan wants secure aggregation, and this client has no identity; set "
                 "FEDCORE_IDENTITY to a key of `fedcore keys create`, and peers in the policy"
             )
+        change = None
+        if plan.secure_aggregation.encrypt_share < 1 and order.previous_digest is not None:
+            before, size = self._exchange.params(
+                order.run_id, order.round_num - 1, order.previous_digest
+            )
+            change = flat.subtract(params, before)
+            spent["bytes_down"] += size
         private = Private(self._data, order, order_digest)
-        yield from masked_round(talk, private, self._partner, plan, params, train)
+        yield from SecureRound(talk, private, self._partner, plan, params, change, train).replies()
 
     def _learner_of(self, plan: Plan, spent: dict[str, float]) -> Learner:
         """Data and model of the plan; notes the seconds it took to load them."""

@@ -53,6 +53,13 @@ class Site(Section):
     profile: str | None = Field(
         default=None, description="profile of the credentials file that holds this site's own keys"
     )
+    identities: list[str] = Field(
+        default=[], description="the site's public identities, base64; its replies have to be "
+        "signed by one of them. Two while it changes its key; none: no signature is asked for"
+    )  # fmt: skip
+    identity: Path | None = Field(
+        default=None, description="launch: process: the site's private identity, PEM"
+    )
     drill: Drill | None = Field(
         default=None, description="launch: process, for a fire drill: in the second round the "
         "client ends itself before it says this"
@@ -71,6 +78,12 @@ class Federation(Section):
     launch: Launch = Field(default="process", description="how the sites' clients are started")
     data_note: str | None = Field(
         default=None, description="what a report's reader must know of the data first"
+    )
+    revoked: list[str] = Field(
+        default=[], description="identities that count no more, whoever lists or endorses them"
+    )
+    rotations: list[str] = Field(
+        default=[], description="what `fedcore keys rotate` printed at sites that changed their key"
     )
     sites: dict[Name, Site] = Field(min_length=1)
 
@@ -108,6 +121,7 @@ def load(path: Path) -> Federation:
             update={
                 "data": site.data and rebase_location(site.data),
                 "policy": site.policy and base / site.policy,
+                "identity": site.identity and base / site.identity,
                 "kubernetes": site.kubernetes and rebase_kubernetes(site.kubernetes),
             }
         )

@@ -47,6 +47,19 @@ class Policy(Section):
         default=5, ge=1, description="groups with fewer subjects are not reported; evaluations "
         "on fewer subjects are refused"
     )  # fmt: skip
+    peers: dict[Name, list[str]] = Field(
+        default={}, description="public identities of the sites that this one takes part in secure "
+        "rounds with, base64, as the hospitals told each other"
+    )  # fmt: skip
+    revoked: list[str] = Field(
+        default=[], description="identities that count no more, whoever lists or endorses them"
+    )
+    rotations: list[str] = Field(
+        default=[], description="what `fedcore keys rotate` printed at sites that changed their key"
+    )
+    approver: str | None = Field(
+        default=None, description="who approved this policy; goes into the egress record"
+    )
 
 
 def load(path: Path) -> Policy:

@@ -25,6 +25,7 @@ from fedcore.store.calls import Calls
 from fedcore.store.connect import Keys, open_store, profile_keys
 from fedcore.store.envelope import load_key
 from fedcore.store.exchange import Exchange
+from fedcore.store.identity import roll
 from fedcore.store.patient import PatientStore
 
 log = logging.getLogger("fedcore.run")
@@ -57,13 +58,19 @@ def connect(federation: Federation, logs: Path) -> Iterator[Connection]:
     them at work; they end when the run does, or are cancelled when the block ends by Ctrl-C or by
     an error that no new start would mend.
 
-    Raises ConfigError where the signing key, a profile, a kubeconfig or a site's data is missing.
+    Raises ConfigError where the signing key, a profile, a kubeconfig or a site's data is missing,
+    or an identity is none.
     """
     store = PatientStore(server_store(federation))
     signing_key = load_key(federation.signing_key)
+    identities = roll(
+        {name: site.identities for name, site in federation.sites.items()},
+        federation.revoked,
+        federation.rotations,
+    )
     with launchers(federation, store, signing_key, logs) as launcher:
         try:
-            yield Connection(store, Exchange(store), signing_key, launcher)
+            yield Connection(store, Exchange(store, identities), signing_key, launcher)
         except (KeyboardInterrupt, PermanentError):
             for site, reason in launcher.cancel_all().items():
                 log.warning("site %s: its client was not cancelled: %s", site, reason)
@@ -114,6 +121,8 @@ def client_environment(federation: Federation, name: str, site: Site) -> dict[st
             f"site {name}: launch: process needs its data and policy in the federation file"
         )
     environment = {"FEDCORE_POLICY": str(site.policy)}
+    if site.identity is not None:
+        environment["FEDCORE_IDENTITY"] = str(site.identity)
     if site.drill is not None:
         environment["FEDCORE_DRILL"] = site.drill
     for place, location in (("EXCHANGE", federation.exchange), ("DATA", site.data)):

@@ -18,6 +18,8 @@ def cohort(run: Run, round_num: int) -> tuple[str, ...]:
 def train_orders(run: Run, round_num: int) -> list[TrainOrder]:
     """Sign and put one order per site of the cohort."""
     digest = params_digest(run, round_num)
+    selective = run.plan.secure_aggregation.encrypt_share < 1 and round_num > 0
+    previous = params_digest(run, round_num - 1) if selective else None
     orders = [
         TrainOrder(
             run_id=run.run_id,
@@ -27,6 +29,8 @@ def train_orders(run: Run, round_num: int) -> list[TrainOrder]:
             plan_digest=run.plan.digest,
             params_digest=digest,
             attempt=run.failed.count(round_num),
+            previous_digest=previous,
+            nonce=run.nonce,
         )
         for site in cohort(run, round_num)
     ]
@@ -53,6 +57,7 @@ def eval_orders(
             params_digest=digest,
             split=split,
             onnx_digest=onnx_digest,
+            nonce=run.nonce,
         )
         for site in run.population
     ]
@@ -65,7 +70,7 @@ def finish(run: Run) -> None:
     """Tell every site that the run is over."""
     for site in run.population:
         seq = sequence(run, site, run.plan.rounds) + 1
-        order = FinishOrder(run.run_id, site, seq, run.plan.digest)
+        order = FinishOrder(run.run_id, site, seq, run.plan.digest, run.nonce)
         run.exchange.put_order(order, run.signing_key)
 
 

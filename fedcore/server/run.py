@@ -13,8 +13,9 @@ from there. The order of writes within a round makes a kill harmless at any mome
 from __future__ import annotations
 
 import itertools
+import secrets
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -30,12 +31,16 @@ from fedcore.store.exchange import Exchange
 
 @dataclass(frozen=True)
 class RunFile:
-    """What a run was opened with; another plan or other sites are another run."""
+    """What a run was opened with; another plan or other sites are another run.
+
+    ``nonce``: hex, drawn once by the operating system, so that two runs of one id differ.
+    """
 
     run_id: str
     plan_digest: str
     population: tuple[str, ...]
     created: str
+    nonce: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class Run:
     signing_key: Ed25519PrivateKey
     failed: tuple[int, ...] = ()
     identities: Identities = field(default_factory=dict)
+    nonce: str = ""
 
 
 def open_run(
@@ -72,21 +78,27 @@ def open_run(
     *,
     created: str,
     initial: Callable[[], Params],
+    nonce: str | None = None,
 ) -> Run:
     """Open the run, or take it up where it stands.
 
-    ``initial`` makes the params of round 0; it is called only if nobody did before. Raises
+    ``initial`` makes the params of round 0; it is called only if nobody did before. ``nonce``:
+    unset, a new run draws its own, as every run should that sites remember. Raises
     ConfigError if the run was opened with another plan or other sites.
     """
     failed = tuple(attempt.round_num for attempt in _failed_attempts(exchange, run_id))
-    run = Run(run_id, plan, tuple(sorted(population)), exchange, signing_key, failed)
+    run = Run(
+        run_id, plan, tuple(sorted(population)), exchange, signing_key, failed, exchange.identities
+    )
     too_few = plan.cohort.min_clients > len(run.population)
     if too_few or (plan.cohort.size or 0) > len(run.population):
         raise ConfigError(
             f"the plan's cohort (size {plan.cohort.size}, min_clients {plan.cohort.min_clients}) "
             f"is larger than the federation, which has {len(run.population)} sites"
         )
-    wanted = RunFile(run_id, plan.digest, run.population, created)
+    found = wanted = RunFile(
+        run_id, plan.digest, run.population, created, nonce or secrets.token_hex(16)
+    )
     if not exchange.create_record(run_id, "run", wanted):
         found = exchange.record(run_id, "run", RunFile) or wanted
         if (found.plan_digest, found.population) != (wanted.plan_digest, wanted.population):
@@ -94,6 +106,7 @@ def open_run(
                 f"run {run_id!r} was opened with another plan or other sites; give the same "
                 "ones to resume it, or another run id to start anew"
             )
+    run = replace(run, nonce=found.nonce)
     exchange.publish_plan(run_id, plan)
     if exchange.state(run_id, state_name(0)) is None:
         exchange.create_state(run_id, state_name(0), initial_state(plan, initial()).arrays())

@@ -60,7 +60,7 @@ def pack(arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any] | None = 
     return data
 
 
-def unpack(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def unpack(data: bytes | memoryview) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """The arrays, as read-only views of ``data``, and the header.
 
     Raises BlobError on anything but what pack makes. The safetensors library would copy every
@@ -72,7 +72,7 @@ def unpack(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         raise BlobError(f"not a safetensors blob: its header does not fit in {len(data)} bytes")
     _check_header(end - 8)
     try:
-        layout = _Header.model_validate_json(data[8:end])
+        layout = _Header.model_validate_json(bytes(data[8:end]))
         header = json.loads(layout.metadata.get(HEADER_KEY, "{}"))
         arrays = _views(data, end, layout.__pydantic_extra__)
     except ValidationError as error:
@@ -94,7 +94,9 @@ def _check_header(size: int) -> None:
         raise BlobError(f"the blob's header has {size} bytes; {MAX_HEADER_BYTES} are accepted")
 
 
-def _views(data: bytes, begin: int, tensors: Mapping[str, _Tensor]) -> dict[str, NDArray[Any]]:
+def _views(
+    data: bytes | memoryview, begin: int, tensors: Mapping[str, _Tensor]
+) -> dict[str, NDArray[Any]]:
     arrays, offset = {}, begin
     for name, tensor in sorted(tensors.items(), key=lambda item: item[1].data_offsets):
         if tensor.dtype not in _DTYPES:

@@ -49,7 +49,7 @@ def create_key(path: Path) -> Ed25519PrivateKey:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
-        raise Conflict(f"{path} is there already; sites trust that key, so it is kept") from error
+        raise Conflict(f"{path} is there already; others trust that key, so it is kept") from error
     with os.fdopen(descriptor, "wb") as file:
         file.write(pem)
     return key
@@ -70,7 +70,7 @@ def load_key(path: Path) -> Ed25519PrivateKey:
 
 
 def public_text(key: Ed25519PrivateKey) -> str:
-    """The public half in base64, as a site's policy holds it."""
+    """The public half in base64, as policies and federation files hold it."""
     return base64.b64encode(key.public_key().public_bytes_raw()).decode()
 
 
@@ -79,4 +79,6 @@ def public_key(text: str) -> Ed25519PublicKey:
     try:
         return Ed25519PublicKey.from_public_bytes(base64.b64decode(text, validate=True))
     except ValueError as error:
-        raise ConfigError(f"server_public_key {text!r} is not a base64 Ed25519 key") from error
+        raise ConfigError(
+            f"{text!r} is not a base64 Ed25519 key; `fedcore keys show` prints it"
+        ) from error

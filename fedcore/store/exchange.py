@@ -16,7 +16,7 @@ goes on. Keys are deterministic, so that a site needs no LIST and never learns w
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
 
@@ -44,6 +44,7 @@ from fedcore.records import (
 )
 from fedcore.store import blobs, envelope
 from fedcore.store.api import Store
+from fedcore.store.identity import NO_HEAD, Roll, open_reply, sign_reply
 
 _ORDER: TypeAdapter[Order] = TypeAdapter(
     Annotated[TrainOrder | EvalOrder | FinishOrder, Field(discriminator="kind")]
@@ -83,11 +84,27 @@ class Received(NamedTuple):
     digest: str
 
 
-class Exchange:
-    """Typed access to the exchange bucket. Holds no state of its own."""
+class Parcel(NamedTuple):
+    """A reply as bytes, and the key it is put under."""
 
-    def __init__(self, store: Store) -> None:
+    key: str
+    data: bytes
+
+
+class Exchange:
+    """Typed access to the exchange bucket. Holds no state of its own.
+
+    ``roll``: whose signature a reply needs, for the server.
+    """
+
+    def __init__(self, store: Store, roll: Roll | None = None) -> None:
         self._store = store
+        self._roll = roll or Roll()
+
+    @property
+    def identities(self) -> Mapping[str, Sequence[Ed25519PublicKey]]:
+        """The identities accepted for each site."""
+        return self._roll.accepted
 
     # what every site may read
 
@@ -133,8 +150,8 @@ class Exchange:
 
     def put_order(self, order: Order, key: Ed25519PrivateKey) -> None:
         """Sign and put. Orders hold no clock and no chance: putting one again changes nothing."""
-        self._create(_order_key(order.site, order.run_id, order.seq), envelope.seal(
-            json.dumps(asdict(order), sort_keys=True).encode(), key))  # fmt: skip
+        place = _order_key(order.site, order.run_id, order.seq)
+        self._create(place, envelope.seal(_order_payload(order), key))
 
     def order(self, site: str, run_id: str, seq: int, key: Ed25519PublicKey) -> Received:
         """The order at this place. Raises NotFound; OrderRefused if forged or of another place."""
@@ -181,20 +198,27 @@ class Exchange:
             raise OrderRefused(f"what was passed on as {step!r} belongs to another order")
         return relay
 
+    def put_attachment(self, relay: Relay, arrays: Mapping[str, Any]) -> None:
+        """The arrays that belong to what is passed on; put them before the relay itself."""
+        place = _order_key(relay.site, relay.run_id, relay.seq, relay.step)
+        self._store.create(f"{place}.safetensors", blobs.pack(arrays))
+
+    def attachment(self, site: str, run_id: str, seq: int, step: Step) -> dict[str, Any]:
+        """Those arrays, which nobody signed. Raises NotFound; BlobError."""
+        place = _order_key(site, run_id, seq, step)
+        return blobs.unpack(self._store.get(f"{place}.safetensors"))[0]
+
     # replies
 
-    def put_reply(self, reply: Reply) -> int:
+    def put_reply(self, reply: Reply, identity: Ed25519PrivateKey | None = None) -> int:
         """Put once; a reply that is there already stays. Returns its size in bytes."""
-        kind = type(reply).__name__
-        array_field = _ARRAYS.get(kind)
-        header = {
-            f.name: _plain(getattr(reply, f.name)) for f in fields(reply) if f.name != array_field
-        }
-        arrays = getattr(reply, array_field) if array_field else {}
-        data = blobs.pack(arrays, {"kind": kind, "fields": header})
-        step = getattr(reply, "step", None)
-        self._store.create(_reply_key(reply.site, reply.run_id, reply.seq, step), data)
-        return len(data)
+        parcel = pack_reply(reply, identity)
+        self.put_parcel(parcel)
+        return len(parcel.data)
+
+    def put_parcel(self, parcel: Parcel) -> bool:
+        """Put what pack_reply made. False if something is there already, which stays."""
+        return self._store.create(parcel.key, parcel.data)
 
     def has_reply(self, site: str, run_id: str, seq: int, step: Step | None = None) -> bool:
         return self._store.exists(_reply_key(site, run_id, seq, step))
@@ -204,16 +228,23 @@ class Exchange:
     ) -> tuple[Reply, int]:
         """The reply to ``order``, or to a step of it, and its size.
 
-        Raises NotFound, or UpdateRejected that says why.
+        Raises NotFound, or UpdateRejected that says why: among others, if it is not signed by an
+        identity of the site, where the roll lists any, or if another order was answered.
         """
         key = _reply_key(order.site, order.run_id, order.seq, step)
         try:
             data = self._store.get(key, max_bytes=max_bytes)
-            reply = _read_reply(data)
+            reply = _read_reply(open_reply(data, order.site, self._roll))
         except BlobError as error:
             raise UpdateRejected(f"site {order.site}: {error}") from error
         if (reply.site, reply.run_id, reply.seq) != (order.site, order.run_id, order.seq):
             raise UpdateRejected(f"site {order.site}: the reply is to another order")
+        unread = isinstance(reply, Refusal) and not reply.order_digest  # what came was no order
+        if reply.order_digest != blobs.digest(_order_payload(order)) and not unread:
+            raise UpdateRejected(
+                f"site {order.site}: the reply is to another order of this number; was the "
+                "exchange emptied while the run went on?"
+            )
         return reply, len(data)
 
     # the server's own records
@@ -268,7 +299,30 @@ def _header_model(kind: type[Reply]) -> type[BaseModel]:
 _HEADERS = {name: _header_model(kind) for name, kind in _REPLIES.items()}
 
 
-def _read_reply(data: bytes) -> Reply:
+def pack_reply(
+    reply: Reply, identity: Ed25519PrivateKey | None = None, head: bytes = NO_HEAD
+) -> Parcel:
+    """The reply as it is put, and where. Nothing leaves by this.
+
+    ``identity`` signs it, and with it ``head``: how far the site's egress record goes.
+    """
+    kind = type(reply).__name__
+    array_field = _ARRAYS.get(kind)
+    header = {
+        f.name: _plain(getattr(reply, f.name)) for f in fields(reply) if f.name != array_field
+    }
+    arrays = getattr(reply, array_field) if array_field else {}
+    data = blobs.pack(arrays, {"kind": kind, "fields": header})
+    key = _reply_key(reply.site, reply.run_id, reply.seq, getattr(reply, "step", None))
+    return Parcel(key, data if identity is None else sign_reply(data, identity, head))
+
+
+def _order_payload(order: Order) -> bytes:
+    """What of an order is signed, and named by its digest."""
+    return json.dumps(asdict(order), sort_keys=True).encode()
+
+
+def _read_reply(data: bytes | memoryview) -> Reply:
     arrays, header = blobs.unpack(data)
     name = str(header.get("kind"))
     if name not in _REPLIES:

@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from fedcore.client.loop import Client
-from fedcore.client.masks import Partner
+from fedcore.client.secure import Partner
 from fedcore.config import plan as plans
 from fedcore.config.plan import Plan, Task
 from fedcore.config.policy import Policy
@@ -203,6 +203,7 @@ def open_toy(store: Store, what: Plan, run_id: str = "run-1") -> Run:
         Exchange(store), what, SITES, run_id, KEY,
         created="2026-01-01T00:00:00+00:00",
         initial=lambda: get_params(build_model(what)),
+        nonce="the sites' ledgers outlive the exchange in some tests",
     )  # fmt: skip
     return replace(run, identities=ACCEPTED)
 
