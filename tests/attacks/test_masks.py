@@ -165,6 +165,33 @@ class TestAServerThatChangesTheRoster:
         )
         self.refused([mine, *self.cohort.roster[1:]], "does not hold the keys that site-000")
 
+    def test_it_shows_another_commitment_of_the_site_itself(self):
+        mine = secagg.signing.sign_keys(
+            replace(self.cohort.roster[0], self_commitment=bytes(32)),
+            self.cohort.identities["site-000"],
+            self.cohort.context,
+        )
+        self.refused([mine, *self.cohort.roster[1:]], "does not hold the keys that site-000")
+
+    def test_sites_that_share_an_identity_cannot_speak_for_each_other(self):
+        renamed = replace(self.cohort.roster[2], site="site-001")
+        with pytest.raises(UpdateRejected, match="not signed"):
+            secagg.check_keys(
+                renamed, "site-001", self.cohort.accepted["site-002"], self.cohort.context
+            )
+
+    def test_other_keys_of_the_same_sites_are_other_terms(self):
+        """A site on the server's side signs two key pairs, and each half of the sites sees one."""
+        again = secagg.advertise_keys(
+            "site-004",
+            secagg.Secrets.from_seed(b"a second seed of site-004", self.cohort.context),
+            self.cohort.identities["site-004"],
+            self.cohort.context,
+        )
+        shown = self.cohort.check_roster("site-000", [*self.cohort.roster[:4], again])
+        assert shown.graph == self.cohort.terms.graph
+        assert shown.digest != self.cohort.terms.digest
+
     def test_too_few_sites_or_a_threshold_of_half(self):
         self.refused(self.cohort.roster[:3], "3 sites, fewer than the 4")
         with pytest.raises(OrderRefused, match="more than half"):
@@ -221,7 +248,7 @@ class TestAServerThatChangesShares:
             secagg.check_inbox(site, self.cohort.secrets[site], inbox, self.cohort.terms)
 
     @given(place=st.integers(0, 59), flip=st.integers(1, 255))
-    @settings(max_examples=30)
+    @settings(deadline=None, max_examples=30)
     def test_any_altered_byte_is_noticed(self, place, flip):
         inbox = dict(self.inboxes["site-001"])
         altered = bytearray(inbox["site-002"])
@@ -323,6 +350,28 @@ class TestAServerThatEquivocatesAboutSurvivors:
         ):
             with pytest.raises(OrderRefused, match=r"did not sign|not among the survivors"):
                 secagg.check_signatures(cohort.sites, forged, cohort.accepted, cohort.terms)
+
+    def test_a_signature_of_who_dropped_out_does_not_count(self):
+        cohort = Cohort(names(5), 4)
+        told = cohort.sites[:-1]
+        signed = {
+            s: secagg.check_consistency(cohort.identities[s], told, cohort.terms)
+            for s in cohort.sites
+        }
+        with pytest.raises(OrderRefused, match="site-004 signed, but is not among"):
+            secagg.check_signatures(told, signed, cohort.accepted, cohort.terms)
+
+    def test_a_neighbourhood_of_which_too_few_survive(self):
+        """Each set is large enough, but the shares near this site would reveal without a sum."""
+        cohort = Cohort(names(12), 7, neighbours=4)
+        near = cohort.terms.graph.of("site-000")
+        survivors = [site for site in cohort.sites if site not in sorted(near)[:3]]
+        inbox = cohort.inboxes(cohort.sites)["site-000"]
+        with pytest.raises(OrderRefused, match="2 sites survive near this site, and 3"):
+            secagg.unmask(
+                "site-000", cohort.secrets["site-000"], inbox, cohort.sites, survivors,
+                cohort.terms,
+            )  # fmt: skip
 
     @given(st.data())
     @settings(deadline=None, max_examples=40)

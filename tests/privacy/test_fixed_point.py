@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedcore.params import BLOCK
@@ -36,6 +36,7 @@ def test_a_sum_that_no_word_holds_is_refused_with_the_way_out(bits, summands, wo
         fixed_point.grid(bits, 1.0, summands)
 
 
+@settings(deadline=None)
 @given(
     bits=st.integers(2, 53), summands=st.integers(1, 70), bound=st.floats(1e-6, 1e6),
     sign=st.sampled_from([-1, 1]), wide=st.sampled_from([np.float32, np.float64]),
@@ -55,6 +56,7 @@ def test_the_largest_summands_do_not_overflow(bits, summands, bound, sign, wide,
     assert np.abs(fixed_point.decode(total, grid) - sign * bound * summands).max() <= error
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_sum_is_exact_whatever_the_order_and_near_the_sum_of_the_values(data):
     count = data.draw(st.integers(1, 12))

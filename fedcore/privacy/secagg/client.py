@@ -7,6 +7,7 @@ that. What the server says is checked, and refused with OrderRefused where no ho
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -25,17 +26,7 @@ def advertise_keys(
     site: str, secrets: Secrets, identity: Ed25519PrivateKey, context: bytes
 ) -> SiteKeys:
     """Round 0: the public keys, signed."""
-    return signing.sign_keys(
-        SiteKeys(
-            site,
-            public(secrets.channel),
-            public(secrets.mask),
-            commitment(secrets.self_secret, site, context),
-            b"",
-        ),
-        identity,
-        context,
-    )
+    return signing.sign_keys(_public_keys(site, secrets, context), identity, context)
 
 
 def check_roster(
@@ -61,12 +52,10 @@ def check_roster(
                 f"the keys of {keys.site} are not signed by an identity accepted for it; if the "
                 "site has a new identity, add it to the policy's peers"
             )
-    own = [keys for keys in roster if keys.site == site]
-    mine = (public(secrets.channel), public(secrets.mask))
-    if not own or any((keys.channel_key, keys.mask_key) != mine for keys in own):
+    mine = _public_keys(site, secrets, context)
+    own = [replace(keys, signature=b"") for keys in roster if keys.site == site]
+    if not own or any(keys != mine for keys in own):
         raise OrderRefused(f"the roster does not hold the keys that {site} advertised")
-    if any(keys.self_commitment != commitment(secrets.self_secret, site, context) for keys in own):
-        raise OrderRefused(f"the roster does not hold the commitment that {site} advertised")
     try:
         return agree(roster, context, threshold, neighbours)
     except ValueError as error:
@@ -183,6 +172,12 @@ def unmask(
         self_shares={peer: both[1] for peer, both in opened.items() if peer in survivors},
         mask_shares={peer: both[0] for peer, both in opened.items() if peer not in survivors},
     )
+
+
+def _public_keys(site: str, secrets: Secrets, context: bytes) -> SiteKeys:
+    """What the site advertises, not signed yet."""
+    committed = commitment(secrets.self_secret, site, context)
+    return SiteKeys(site, public(secrets.channel), public(secrets.mask), committed, signature=b"")
 
 
 def _opened(

@@ -3,12 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from cohort import names
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedcore.privacy.secagg import Graph, complete, default_threshold, neighbours, sparse
 
 
+@settings(deadline=None)
 @given(st.integers(2, 80), st.integers(1, 30), st.binary(max_size=8))
 def test_a_sparse_graph_is_regular_and_mutual(count, degree, seed):
     graph = sparse(names(count), degree, seed)

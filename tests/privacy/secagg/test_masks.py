@@ -5,7 +5,7 @@ import pytest
 from cohort import Cohort, names
 from Crypto.Protocol.SecretSharing import Shamir
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedcore.params import BLOCK
@@ -71,9 +71,17 @@ def test_what_is_derived_stays_what_it_is():
     secrets = Secrets.from_seed(bytes(range(32)), context)
     assert public(secrets.mask).hex()[:16] == "81de45d3d9f64cde"
     assert public(secrets.channel).hex()[:16] == "e74841f60800d006"
+    terms = Cohort(names(3), 2, context=context).terms
+    assert terms.digest.hex()[:16] == "1ff191b4f03b9b76"
+    pair, _ = masks.pair_mask(secrets.mask, "site-000", "site-001", terms)
+    assert pair.hex()[:16] == "9645b46987e15e56"
+    assert (
+        masks.self_mask(secrets.self_secret, "site-000", terms)[0].hex()[:16] == "b41165bf55ce0c25"
+    )
     assert commitment(secrets.self_secret, "site", context).hex()[:16] == "3f8d845afe5920e2"
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=4), max_size=4), st.lists(st.binary(max_size=4), max_size=4))
 def test_framing_never_confuses_two_lists(left, right):
     assert (frame(*left) == frame(*right)) == (left == right)
@@ -94,6 +102,7 @@ def test_any_threshold_of_the_shares_opens_a_secret_and_fewer_do_not(count, thre
     assert shares.reconstruct(forged, owner, terms, lambda s: s == secret) is None
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_shares_combine_to_what_the_library_says(data):
     count = data.draw(st.integers(1, 12))

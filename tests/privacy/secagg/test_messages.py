@@ -4,7 +4,7 @@ import json
 
 import pytest
 from cohort import Cohort, names
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedcore.errors import OrderRefused, UpdateRejected
@@ -37,6 +37,7 @@ def test_a_message_comes_back_as_it_was(message):
     assert type(message).from_json(json.loads(json.dumps(message.to_json()))) == message
 
 
+@settings(deadline=None)
 @given(st.sampled_from(KINDS), anything)
 def test_what_is_no_message_is_refused_and_nothing_else_happens(kind, body):
     with pytest.raises(UpdateRejected, match="message"):
@@ -45,6 +46,7 @@ def test_what_is_no_message_is_refused_and_nothing_else_happens(kind, body):
         kind.from_json(body, OrderRefused)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(MESSAGES), st.data())
 def test_a_message_with_one_part_replaced_is_refused_or_well_formed(message, data):
     body = json.loads(json.dumps(message.to_json()))
