@@ -51,7 +51,10 @@ def flooded(
     releases touch the same ciphertexts (Hint-LWE: Kim, Lee, Seo, Song 2023,
     https://eprint.iacr.org/2023/623, Theorem 1). For every q ≪ 2^20 that is σ/√2, half a bit of
     the modulus, of which these parameters have more than 40 to spare; it is a computational
-    guarantee, not the statistical one of flooding by 2^30 and more, for which no room is left.
+    guarantee (for Gaussian errors, which SEAL's binomial ones stand for), not the statistical one
+    of flooding by 2^30 and more (Li, Micciancio, Schultz, Sorrell 2022,
+    https://eprint.iacr.org/2022/816), for which there is no room. Outside the argument is what the
+    encoder's rounding says of the values: it is 2^-13 of f.
 
     The noise is a function of the key and the values, so asking again gives the same answer and
     averages nothing away. Rounding to a power of two below f's deviation is post-processing; it
