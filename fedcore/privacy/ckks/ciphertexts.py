@@ -154,7 +154,9 @@ def decrypt(
 def parse(chunk: Chunk, context: ts.Context, parameters: Parameters, site: str) -> ts.CKKSVector:
     """One ciphertext, checked: of these parameters and not transparent (a plain text in disguise).
 
-    The size is looked at before a byte is parsed. Raises UpdateRejected.
+    The size is looked at before a byte is parsed. A few bytes of Zstandard can stand for gigabytes:
+    SEAL 4.3 (TenSEAL 0.3.18) unpacks no more than a ciphertext has, SEAL 4.1 (0.3.16) all of it,
+    so do not use that. Raises UpdateRejected.
     """
     _check_size(chunk, parameters, site)
     try:
