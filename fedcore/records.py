@@ -29,6 +29,8 @@ class TrainOrder:
     under, so an order copied elsewhere contradicts itself. ``attempt`` counts those at this round
     that failed before, for secure rounds, whose keys serve one attempt. ``nonce``, in
     every order, was drawn once for the run: another run of the same id has other orders.
+    ``previous_digest``: of the params of the round before, where the plan's selective encryption
+    rests on what that round changed.
     """
 
     run_id: str
@@ -39,6 +41,7 @@ class TrainOrder:
     params_digest: str
     attempt: int = 0
     nonce: str = ""
+    previous_digest: str | None = None
     kind: Literal["train"] = "train"
 
     def names_attempt(self) -> tuple[str | int, ...]:

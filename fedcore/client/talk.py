@@ -39,6 +39,11 @@ class Talk:
         order = self.order
         return self.exchange.has_reply(order.site, order.run_id, order.seq)
 
+    def attached(self, step: Step) -> Mapping[str, Any]:
+        """The arrays that came with what was passed on as ``step``."""
+        order = self.order
+        return self.exchange.attachment(order.site, order.run_id, order.seq, step)
+
     def hear_or_leave(
         self, step: Step, answer: Step
     ) -> Generator[Reply | None, None, Mapping[str, Any] | None]:

@@ -254,6 +254,18 @@ class Plan(Section):
             raise ValueError("; ".join(faults))
         return self
 
+    def division_of_updates(self) -> dict[str, Any]:
+        """What of this plan ``privacy.division.division`` asks for."""
+        rule = self.secure_aggregation
+        return {
+            "mode": rule.mode,
+            "bound": self.privacy.clip_norm or 0.0,  # a secure plan without it is refused
+            "bits": rule.bits,
+            "encrypt": rule.encrypt,
+            "share": rule.encrypt_share,
+            "rest": rule.rest,
+        }
+
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of the canonical JSON of every field, defaults included."""

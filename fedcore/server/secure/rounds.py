@@ -4,43 +4,49 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
+from fedcore import params as flat
+from fedcore.aggregation import mean
 from fedcore.errors import UpdateRejected
 from fedcore.launch.api import Launcher
 from fedcore.params import Params
 from fedcore.privacy import fixed_point
-from fedcore.privacy.fixed_point import Grid, Words
+from fedcore.privacy.division import Division, Parts
+from fedcore.privacy.fixed_point import Values
 from fedcore.privacy.secagg import Terms
-from fedcore.records import DataSummary, Refusal, Reply, RoundRecord, SealedUpdate, TrainOrder
+from fedcore.records import Message, Refusal, Relay, Reply, RoundRecord, SealedUpdate, TrainOrder
 from fedcore.server.rounds import REPLY_HEADER_BYTES, arrivals, commit
 from fedcore.server.run import Run, load_state
-from fedcore.server.secure import masks
-from fedcore.server.secure.stages import Attempt, Decision, decided, enough
+from fedcore.server.secure import agreement
+from fedcore.server.secure.hidden import HiddenSum
+from fedcore.server.secure.stages import (
+    Attempt,
+    Decision,
+    collect,
+    decided,
+    enough,
+    given_up,
+    pass_on,
+)
 from fedcore.server.step import Sum
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """What the sites agreed on before they train, and who goes on."""
+    """What the sites agreed on before they train, and who goes on (U2)."""
 
     attempt: Attempt
     terms: Terms
+    divided: Division
     senders: Decision
 
     @property
     def orders(self) -> list[TrainOrder]:
         """Those that an update is expected for."""
         return [self.attempt.orders[site] for site in self.senders.sites]
-
-    @property
-    def grid(self) -> Grid:
-        """The fixed point that all sites of the roster use."""
-        plan = self.attempt.run.plan
-        bound = plan.privacy.clip_norm or 0.0  # a secure plan without it is refused
-        return fixed_point.grid(self.attempt.secure.bits, bound, len(self.terms.roster))
 
 
 def agree_on_keys(
@@ -51,78 +57,117 @@ def agree_on_keys(
     Raises QuorumNotReached if too few do: the round is begun anew then, with fresh keys.
     """
     attempt = Attempt(run, round_num, {order.site: order for order in orders}, launcher)
-    return Agreement(attempt, *masks.agree_on_keys(attempt))
+    like, change = load_state(run, round_num).params, None
+    if run.plan.secure_aggregation.encrypt_share < 1 and round_num > 0:
+        change = flat.subtract(like, load_state(run, round_num - 1).params)
+    return Agreement(attempt, *agreement.agree_on_keys(attempt, like, change))
 
 
 def reveal_sum(
-    run: Run, round_num: int, agreement: Agreement, dropped: Mapping[str, str]
+    run: Run, round_num: int, agreed: Agreement, dropped: Mapping[str, str]
 ) -> RoundRecord:
-    """Add what arrived, take off the masks, and commit the round.
+    """Add what arrived, have the sum opened, and commit the round.
 
     Raises QuorumNotReached if too few sites stayed: no update was revealed then, and the round is
     begun anew.
     """
     started = time.perf_counter()
-    attempt, state = agreement.attempt, load_state(run, round_num)
-    hidden, survivors = _hidden_sum(agreement, state.params, dropped)
-    words = masks.unmasked(attempt, agreement.terms, agreement.senders, survivors, hidden.words)
+    attempt, state = agreed.attempt, load_state(run, round_num)
+    hidden, survivors = _hidden_sum(agreed, state.params, dropped)
+    parts = _opened(agreed, hidden, survivors)
     summed = Sum(
-        total=masks.decoded(words, state.params, agreement.grid),
+        total=mean.Sums(*agreed.divided.combine(parts, state.params)),
         weights={site: {} for site in survivors.sites},  # which site trained what is not known
         rejected={},
-        data=hidden.data,
-        measurements=hidden.measurements,
+        data=hidden.told.data,
+        measurements=hidden.told.measurements,
     )
-    orders = attempt.orders.values()
-    return commit(run, state, orders, summed, survivors.dropped, hidden.sizes, started)
-
-
-@dataclass
-class _Hidden:
-    """The sum of what arrived, behind its masks."""
-
-    words: Words
-    data: dict[str, DataSummary] = field(default_factory=dict)
-    measurements: dict[str, Mapping[str, float]] = field(default_factory=dict)
-    sizes: dict[str, int] = field(default_factory=dict)
-    rejected: dict[str, str] = field(default_factory=dict)
+    orders, sizes = attempt.orders.values(), hidden.told.sizes
+    return commit(run, state, orders, summed, survivors.dropped, sizes, started)
 
 
 def _hidden_sum(
-    agreement: Agreement, like: Params, dropped: Mapping[str, str]
-) -> tuple[_Hidden, Decision]:
+    agreed: Agreement, like: Params, dropped: Mapping[str, str]
+) -> tuple[HiddenSum, Decision]:
     """The sum over the survivors (U3) that are decided; this call decides if nobody did yet."""
-    attempt = agreement.attempt
-    made: list[_Hidden] = []
+    attempt = agreed.attempt
+    made: list[HiddenSum] = []
 
     def decide() -> Decision:
-        present = [site for site in agreement.senders.sites if site not in dropped]
-        made.append(_add_up(agreement, like, present))
-        reasons = {**agreement.senders.dropped, **dropped, **made[0].rejected}
-        wanted = max(attempt.run.plan.cohort.min_clients, agreement.terms.threshold)
-        enough(attempt, "sent a usable update", made[0].data, wanted, reasons)
-        return Decision(tuple(sorted(made[0].data)), reasons, {})
+        present = [site for site in agreed.senders.sites if site not in dropped]
+        made.append(_add_up(agreed, like, present))
+        told = made[0].told
+        reasons = {**agreed.senders.dropped, **dropped, **told.rejected}
+        wanted = max(attempt.run.plan.cohort.min_clients, agreed.terms.threshold)
+        enough(attempt, "sent a usable update", told.sites, wanted, reasons)
+        return Decision(told.sites, reasons, {})
 
     survivors = decided(attempt, "survivors", Decision, decide)
-    if not made or tuple(sorted(made[0].data)) != survivors.sites:
-        made[:] = [_add_up(agreement, like, survivors.sites)]
+    if not made or made[0].told.sites != survivors.sites:
+        made[:] = [_add_up(agreed, like, survivors.sites)]
     return made[0], survivors
 
 
-def _add_up(agreement: Agreement, like: Params, sites: Sequence[str]) -> _Hidden:
-    grid, length = agreement.grid, fixed_point.length(like)
-    hidden = _Hidden(np.zeros(length, grid.dtype))
-    orders = [agreement.attempt.orders[site] for site in sites]
-    limit = length * grid.dtype.itemsize + REPLY_HEADER_BYTES
-    for site, arrival in arrivals(agreement.attempt.run, orders, limit, hidden.sizes):
+def _add_up(agreed: Agreement, like: Params, sites: Sequence[str]) -> HiddenSum:
+    hidden = HiddenSum(agreed.divided, like)
+    orders = [agreed.attempt.orders[site] for site in sites]
+    limit = _largest(agreed.divided, like)
+    for site, arrival in arrivals(agreed.attempt.run, orders, limit, hidden.told.sizes):
         try:
-            update = _sealed(arrival)
-            masks.add(hidden.words, update)
+            hidden.add(site, _sealed(arrival))
         except UpdateRejected as error:
-            hidden.rejected[site] = str(error)
-            continue
-        hidden.data[site], hidden.measurements[site] = update.data, update.measurements
+            hidden.told.rejected[site] = str(error)
     return hidden
+
+
+def _opened(agreed: Agreement, hidden: HiddenSum, survivors: Decision) -> Parts:
+    """The parts of the sum, in the open."""
+    attempt, terms, senders = agreed.attempt, agreed.terms, agreed.senders
+    consistent = agreement.agree_on_survivors(attempt, terms, senders, survivors)
+    words, values = hidden.masked, None
+    if words is not None:
+        words = agreement.unmasked(attempt, terms, senders, survivors, consistent, words)
+    if agreed.divided.parameters is not None:
+        values = _decrypted(agreed, hidden, consistent)
+    return Parts(masked=words, encrypted=values, plain=hidden.plain)
+
+
+def _decrypted(agreed: Agreement, hidden: HiddenSum, consistent: Decision) -> Values:
+    """The encrypted part of the sum, opened by one of the sites: if one cannot, by the next."""
+    attempt, run = agreed.attempt, agreed.attempt.run
+    reasons: dict[str, str] = {}
+    arrays, limit = hidden.encrypted(), 8 * agreed.divided.encrypted + REPLY_HEADER_BYTES
+    for site in consistent.sites:
+        order = attempt.orders[site]
+        relay = Relay(run.run_id, site, order.seq, run.plan.digest, "decrypt", {})
+        run.exchange.put_attachment(relay, arrays)
+        pass_on(attempt, "decrypt", {site: {}})
+        said, dropped = collect(
+            attempt, "sum", [site], lambda m: _values(m, agreed.divided), max_bytes=limit
+        )
+        if site in said:
+            return said[site]
+        reasons |= dropped
+    told = "; ".join(f"{site}: {reason}" for site, reason in sorted(reasons.items()))
+    raise given_up(attempt, f"no site opened the sum ({told})")
+
+
+def _values(said: Message, divided: Division) -> Values:
+    values = said.arrays.get("values")
+    if values is None or values.dtype != np.float64 or values.shape != (divided.encrypted,):
+        raise UpdateRejected(f"did not send the {divided.encrypted} values of the sum")
+    if not np.isfinite(values).all():
+        raise UpdateRejected("opened the sum to a NaN or an infinity")
+    return values
+
+
+def _largest(divided: Division, like: Params) -> int:
+    """Bytes that an update may have at most."""
+    size = divided.rest(like) * (4 if divided.grid is None else divided.grid.dtype.itemsize)
+    if divided.parameters is not None:
+        chunks = divided.parameters.chunks(divided.encrypted)
+        size += chunks * (divided.parameters.chunk_bytes + 1024)
+    return max(size, fixed_point.length(like)) + REPLY_HEADER_BYTES
 
 
 def _sealed(arrival: Reply | UpdateRejected) -> SealedUpdate:

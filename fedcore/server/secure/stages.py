@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from fedcore.config.plan import SecureAggregation
 from fedcore.errors import NotFound, QuorumNotReached, UpdateRejected
@@ -76,9 +76,16 @@ def decided(attempt: Attempt, name: str, kind: type[T], make: Callable[[], T]) -
 
 
 def collect(
-    attempt: Attempt, step: Step, sites: Iterable[str], read: Callable[[Message], T]
+    attempt: Attempt,
+    step: Step,
+    sites: Iterable[str],
+    read: Callable[[Message], T],
+    max_bytes: int = _MAX_BYTES,
 ) -> tuple[dict[str, T], dict[str, str]]:
-    """What each of the sites said as ``step``, by ``read``; and site → why nothing usable came."""
+    """What each of the sites said as ``step``, by ``read``; and site → why nothing usable came.
+
+    What has more than ``max_bytes`` is not read.
+    """
     orders = [attempt.orders[site] for site in sorted(sites)]
     tell("stage", round_num=attempt.round_num, stage=step, sites=len(orders))
     dropped = await_replies(attempt.run, orders, attempt.launcher, step)
@@ -87,7 +94,7 @@ def collect(
         if order.site in dropped:
             continue
         try:
-            said[order.site] = read(_message(attempt.run, order, step))
+            said[order.site] = read(_message(attempt.run, order, step, max_bytes))
         except (UpdateRejected, NotFound) as error:
             dropped[order.site] = str(error)
     return said, dropped
@@ -108,23 +115,20 @@ def enough(attempt: Attempt, what: str, sites: Iterable[str], wanted: int,
     """Give the attempt up if these are fewer sites than ``wanted``."""
     if len(present := tuple(sites)) < wanted:
         told = "; ".join(f"{site}: {reason}" for site, reason in sorted(dropped.items()))
-        give_up(attempt, f"{len(present)} sites {what}, and {wanted} are needed ({told})")
+        raise given_up(attempt, f"{len(present)} sites {what}, and {wanted} are needed ({told})")
 
 
-def give_up(attempt: Attempt, reason: str) -> NoReturn:
-    """End this attempt; nothing was revealed, and the round can be begun anew.
-
-    Raises QuorumNotReached.
-    """
+def given_up(attempt: Attempt, reason: str) -> QuorumNotReached:
+    """What to raise to end this attempt: nothing was revealed, and the round can be begun anew."""
     fail_attempt(attempt.run, attempt.round_num, reason)
-    raise QuorumNotReached(
+    return QuorumNotReached(
         f"round {attempt.round_num}: {reason}; no update was revealed, and --resume begins the "
         "round anew with fresh keys"
     )
 
 
-def _message(run: Run, order: TrainOrder, step: Step) -> Message:
-    reply, _ = run.exchange.reply(order, step=step, max_bytes=_MAX_BYTES)
+def _message(run: Run, order: TrainOrder, step: Step, max_bytes: int) -> Message:
+    reply, _ = run.exchange.reply(order, step=step, max_bytes=max_bytes)
     if isinstance(reply, Refusal):
         raise UpdateRejected(f"refused: {reply.reason}")
     if not isinstance(reply, Message) or reply.step != step:

@@ -1,0 +1,210 @@
+"""A round of which the server sees the sum alone: what the site says, step by step.
+
+The conversation is that of Bonawitz et al. 2017 (https://eprint.iacr.org/2017/281, Figure 4), for
+encrypted sums too: the sites agree on who takes part, and on whose updates are in the sum, before
+anything opens it. All but the update itself is small. A client that was killed and started again
+goes through the same steps with the same secrets, and says the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from numpy.typing import NDArray
+
+from fedcore import seeds
+from fedcore.client.private import Private
+from fedcore.client.talk import Talk
+from fedcore.config.plan import Plan
+from fedcore.errors import OrderRefused
+from fedcore.params import Params
+from fedcore.privacy import secagg
+from fedcore.privacy.division import Division, division
+from fedcore.privacy.secagg import Roster, Secrets, Shares, Signatures, Surviving, Terms
+from fedcore.privacy.secagg.client import Identities
+from fedcore.records import ClientUpdate, DataSummary, Reply, SealedUpdate, TrainOrder
+
+if TYPE_CHECKING:  # TenSEAL is there only where a plan encrypts
+    from fedcore.client.keyholder import Keyholder
+
+
+@dataclass(frozen=True)
+class Partner:
+    """What a site brings to a secure round: its identity, and those it accepts of others."""
+
+    identity: Ed25519PrivateKey
+    identities: Identities
+
+
+@dataclass(frozen=True)
+class SecureRound:
+    """One site's part in one attempt at one round.
+
+    ``params``: those to train from; ``change``: what the round before changed in them, where the
+    plan's choice of what to encrypt rests on it. ``train`` is called once keys are agreed on.
+    """
+
+    talk: Talk
+    private: Private
+    partner: Partner
+    plan: Plan
+    params: Params
+    change: Params | None
+    train: Callable[[], ClientUpdate]
+
+    def replies(self) -> Iterator[Reply | None]:
+        """What the site says, one after the other; None where it must wait.
+
+        Raises OrderRefused where the server, or what it passes on, cannot be honest.
+        """
+        talk, site, identities = self.talk, self.talk.order.site, self.partner.identities
+        self.private.begin()
+        context = secagg.context_of(*talk.order.names_attempt())
+        seed = self.private.remember("seed", lambda: os.urandom(32))
+        secrets = Secrets.from_seed(seed, context)
+
+        talk.step = "keys"
+        keys = secagg.advertise_keys(site, secrets, self.partner.identity, context)
+        yield talk.say("keys", keys.to_json())
+        told = yield from talk.hear("roster", "shares")
+        terms = self._terms(Roster.from_json(told, OrderRefused), secrets, context)
+        divided = self._division(len(terms.roster))
+        key = self._keyholder(divided, secrets, terms)
+
+        yield talk.say("shares", self._shares(divided, key, secrets, terms))
+        told = yield from talk.hear("inbox", None)
+        inbox: Mapping[str, bytes] = {}
+        if divided.grid is not None:
+            inbox = Shares.from_json(told.get("masks", {}), OrderRefused).ciphertexts
+            secagg.check_inbox(site, secrets, inbox, terms)
+        if key is not None:
+            key.receive(told.get("key"))
+
+        if not talk.sent_update():
+            yield self._update(divided, key, secrets, inbox, terms)
+
+        told = yield from talk.hear("survivors", "consistency")
+        surviving = Surviving.from_json(told, OrderRefused)
+        if site not in surviving.survivors:
+            raise OrderRefused("the server asks for a signature under a sum without this site")
+        signature = secagg.check_consistency(self.partner.identity, surviving.survivors, terms)
+        yield talk.say("consistency", Signatures({site: signature}).to_json())
+        told = yield from talk.hear("signatures", "unmask")
+        signatures = Signatures.from_json(told, OrderRefused).signatures
+        secagg.check_signatures(surviving.survivors, signatures, identities, terms)
+        if divided.grid is not None:
+            revealed = secagg.unmask(
+                site, secrets, inbox, surviving.senders, surviving.survivors, terms
+            )
+            yield talk.say("unmask", revealed.to_json())
+        if key is not None and (yield from talk.hear_or_leave("decrypt", "sum")) is not None:
+            yield key.opened_sum(divided.encrypted, surviving.survivors)
+
+    def _terms(self, roster: Roster, secrets: Secrets, context: bytes) -> Terms:
+        sites, rule = len(roster.keys), self.plan.secure_aggregation
+        wanted = self.plan.cohort.min_clients
+        if sites < wanted:
+            raise OrderRefused(f"{sites} sites in the roster, and the plan wants {wanted}")
+        threshold = rule.threshold or secagg.default_threshold(sites)
+        return secagg.check_roster(
+            roster.keys,
+            self.talk.order.site,
+            secrets,
+            self.partner.identities,
+            context,
+            threshold,
+            rule.neighbours,
+        )
+
+    def _division(self, sites: int) -> Division:
+        return division(
+            self.params, sites=sites, change=self.change, **self.plan.division_of_updates()
+        )
+
+    def _keyholder(self, divided: Division, secrets: Secrets, terms: Terms) -> Keyholder | None:
+        if divided.parameters is None:
+            return None
+        from fedcore.client.keyholder import Keyholder
+
+        return Keyholder(
+            self.talk, self.private, self.partner.identity, self.partner.identities,
+            secrets.channel, terms, divided.parameters,
+        )  # fmt: skip
+
+    def _shares(
+        self, divided: Division, key: Keyholder | None, secrets: Secrets, terms: Terms
+    ) -> dict[str, Any]:
+        """What this site shares. Sharing draws fresh randomness: what was drawn first is said."""
+        site = self.talk.order.site
+
+        def share() -> bytes:
+            body: dict[str, Any] = {}
+            if divided.grid is not None:
+                body["masks"] = Shares(secagg.share_keys(site, secrets, terms)).to_json()
+            if key is not None:
+                body["keys"] = key.hand_over()
+            return json.dumps(body).encode()
+
+        shared: dict[str, Any] = json.loads(self.private.remember("shares", share))
+        return shared
+
+    def _update(
+        self,
+        divided: Division,
+        key: Keyholder | None,
+        secrets: Secrets,
+        inbox: Mapping[str, bytes],
+        terms: Terms,
+    ) -> SealedUpdate:
+        """Train, and let the update leave in such parts as the plan says."""
+        update, site = self.train(), self.talk.order.site
+        parts = divided.divide(
+            update.update, update.weights, self.params, rounding_key(self.plan, self.talk.order)
+        )
+        arrays: dict[str, Any] = {}
+        if parts.masked is not None:
+            arrays["masked"] = secagg.masked_input(parts.masked, site, secrets, inbox, terms)
+        if key is not None and parts.encrypted is not None:
+            arrays |= key.encrypted(parts.encrypted)
+        if parts.plain is not None:
+            arrays["plain"] = parts.plain
+        return sealed(update, arrays)
+
+
+def rounding_key(plan: Plan, order: TrainOrder) -> bytes:
+    """The 32 bytes that rounding draws from.
+
+    They are no secret, so that a round done again gives the same sum: what hides the update are
+    the masks.
+    """
+    number = seeds.derive(plan.seed, "rounding", order.site, order.round_num)
+    return hashlib.sha256(str(number).encode()).digest()
+
+
+def sealed(update: ClientUpdate, arrays: Mapping[str, NDArray[Any]]) -> SealedUpdate:
+    """The update with nothing but ``arrays`` of it, and nothing of what the site has or learnt."""
+    kept = {
+        name: value
+        for name, value in update.measurements.items()
+        if name.startswith("seconds.") or name == "bytes_down"
+    }
+    return SealedUpdate(
+        update.site,
+        update.run_id,
+        update.seq,
+        update.order_digest,
+        arrays,
+        data=without_modalities(update.data),
+        measurements=kept,
+    )
+
+
+def without_modalities(data: DataSummary) -> DataSummary:
+    """What may be told where nobody is to know which site has which scanner."""
+    return replace(data, modalities={})
