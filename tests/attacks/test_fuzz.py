@@ -18,12 +18,13 @@ import toy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedcore.errors import BlobError, OrderRefused, UpdateRejected
+from fedcore.errors import BlobError, OrderRefused, QuorumNotReached, UpdateRejected
 from fedcore.records import EvaluationRecord, RoundRecord
 from fedcore.server import evaluation, orders, rounds
 from fedcore.server.run import Run, load_state
 from fedcore.store import blobs, envelope
 from fedcore.store.exchange import Exchange
+from fedcore.store.identity import Roll, open_reply, sign_reply
 from fedcore.store.memory import MemoryStore
 
 fuzzed = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -72,6 +73,11 @@ def parts(data: bytes) -> tuple[dict[str, Any], bytes]:
     return json.loads(data[8:end]), data[end:]
 
 
+def content(data: bytes) -> bytes:
+    """A reply without the frame of a signature, which a site can make for anything it sends."""
+    return bytes(open_reply(data, "", Roll()))
+
+
 class Case:
     """A round and an evaluation that all sites answered; ``with_reply`` replaces north's."""
 
@@ -88,7 +94,7 @@ class Case:
             for order in (self.train[0], self.check[0])
         )
         self.order = next(order for order in self.train if order.site == "north")
-        self.good, self.good_check = self.store.get(self.key), self.store.get(self.check_key)
+        self.good, self.good_check = map(content, map(self.store.get, (self.key, self.check_key)))
 
     def with_reply(self, key: str, data: bytes) -> Run:
         """The run over a copy of the store, with these bytes under ``key``."""
@@ -149,6 +155,20 @@ def is_evaluated(data: bytes) -> EvaluationRecord:
     assert {"east", "west"} <= set(record.sites)
     assert ("north" in record.sites) != bool(record.missing.get("north"))
     return record
+
+
+def test_nothing_but_the_fault_is_what_is_refused() -> None:
+    signed = sign_reply(CASE.good, toy.IDENTITIES["north"])
+    assert all("north" in goes_on(data).weights for data in (CASE.good, signed))
+    assert "north" in is_evaluated(CASE.good_check).sites
+
+
+@fuzzed
+@given(st.integers(0, 8 * 200 - 1))
+def test_a_signed_reply_with_one_bit_changed(bit: int) -> None:
+    data = bytearray(sign_reply(CASE.good, toy.IDENTITIES["north"]))
+    data[bit // 8] ^= 1 << bit % 8
+    assert goes_on(bytes(data)).dropped["north"]
 
 
 @fuzzed
@@ -389,3 +409,89 @@ def test_what_is_passed_on_in_a_secure_round(path: tuple[Any, ...], odd: Any, si
 def test_an_oversized_order_is_not_read() -> None:
     with pytest.raises(BlobError, match="are accepted"):
         received(bytes(1 << 21))
+
+
+# Rounds behind masks: one site's message at one step, malformed.
+
+
+class TamperingStore(MemoryStore):
+    """Changes what west puts as one step of its first round."""
+
+    def __init__(self, step: str, change: Callable[[bytes], bytes]) -> None:
+        super().__init__()
+        self._ending = "/000000.safetensors" if step == "update" else f".{step}.safetensors"
+        self._change = change
+        self.seen = b""
+
+    def create(self, key: str, data: bytes) -> bool:
+        if key.startswith("replies/west/run-1/000000") and key.endswith(self._ending):
+            self.seen = content(data)
+            data = self._change(self.seen)
+        return super().create(key, data)
+
+
+SECURE = toy.plan(
+    rounds=1,
+    aggregation={"weights": "uniform"},
+    secure_aggregation={"mode": "masks", "threshold": 2},
+)
+STEPS = ("keys", "shares", "update", "consistency", "unmask")
+
+
+def secure_round(store: TamperingStore) -> RoundRecord | None:
+    """The round's record, or None if it ended with the temporary error and revealed nothing."""
+    run = toy.open_toy(store, SECURE)
+    launcher = toy.InlineLauncher(store, toy.site_stores())
+    try:
+        (record,), _ = toy.play(run, launcher)
+    except QuorumNotReached as error:
+        if "no update was revealed" not in str(error):
+            raise
+        return None
+    assert {"east", "north"} <= set(record.weights)
+    assert all(np.isfinite(array).all() for array in load_state(run, 1).params.values())
+    return record
+
+
+def said(step: str) -> bytes:
+    """What west says as this step when nobody tampers."""
+    store = TamperingStore(step, lambda data: data)
+    record = secure_round(store)
+    assert record is not None
+    assert "west" in record.weights
+    return store.seen
+
+
+HONEST = {step: said(step) for step in STEPS}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_junk_at_a_step_of_a_secure_round_counts_as_silence(step: str) -> None:
+    record = secure_round(TamperingStore(step, lambda _: b"junk"))
+    assert record is not None
+    assert ("west" in record.dropped) == (step in ("keys", "shares", "update"))
+    if "west" in record.dropped:
+        assert "safetensors" in record.dropped["west"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+@settings(fuzzed, max_examples=25)
+@given(st.data())
+def test_a_secure_round_goes_on_or_can_be_begun_anew(step: str, data: st.DataObject) -> None:
+    odd = data.draw(mutated(HONEST[step]))
+    secure_round(TamperingStore(step, lambda _: odd))
+
+
+@pytest.mark.parametrize("change", [
+    lambda words: words.astype(np.uint64), lambda words: words.astype(np.float32),
+    lambda words: words[:-1], lambda words: words.reshape(1, -1),
+    lambda words: np.append(words, words[:1]), lambda words: words[:0],
+], ids=["uint64", "float32", "short", "2-d", "long", "empty"])  # fmt: skip
+def test_masked_words_that_would_not_fit_the_sum(change: Callable[[Any], Any]) -> None:
+    def tampered(data: bytes) -> bytes:
+        arrays, header = blobs.unpack(data)
+        return blobs.pack({"masked": change(arrays["masked"])}, header)
+
+    record = secure_round(TamperingStore("update", tampered))
+    assert record is not None
+    assert "west" in record.dropped
