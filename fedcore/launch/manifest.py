@@ -21,6 +21,9 @@ RUN_LABEL = "fedcore.io/run"
 SITE_LABEL = "fedcore.io/site"
 DIGEST_ANNOTATION = "fedcore.io/manifest"
 
+IDENTITY = "identity.pem"
+"""The key of the site's Secret, and the file in the pod, that holds its identity."""
+
 _USER = 10001  # of the client image; any number above 0 serves, as long as scratch is its own
 _LABEL_LENGTH = 63
 
@@ -128,8 +131,19 @@ def _pod(settings: JobSettings, order: TrainOrder | EvalOrder) -> Manifest:
             {"name": "config", "configMap": {"name": settings.config_map}},
             {"name": "scratch", "emptyDir": {"sizeLimit": settings.scratch}},
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": settings.shm}},
+            {"name": "identity", "secret": _identity(settings)},
         ],
         **{field: value for field, value in optional.items() if value},
+    }
+
+
+def _identity(settings: JobSettings) -> Manifest:
+    """The site's identity alone of its Secret; a site without one goes on."""
+    return {
+        "secretName": settings.secret,
+        "items": [{"key": IDENTITY, "path": IDENTITY}],
+        "defaultMode": 0o400,
+        "optional": True,
     }
 
 
@@ -160,6 +174,7 @@ def _container(settings: JobSettings, order: TrainOrder | EvalOrder) -> Manifest
             {"name": "config", "mountPath": "/etc/fedcore", "readOnly": True},
             {"name": "scratch", "mountPath": "/scratch"},
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108
+            {"name": "identity", "mountPath": "/etc/fedcore-identity", "readOnly": True},
         ],
     }
 
@@ -168,6 +183,7 @@ def _env(settings: JobSettings) -> list[Manifest]:
     """Where things are comes from the site's ConfigMap, and keys from its Secret, by name alone."""
     fixed = {
         "FEDCORE_POLICY": "/etc/fedcore/policy.yaml",
+        "FEDCORE_IDENTITY": f"/etc/fedcore-identity/{IDENTITY}",
         "HOME": "/scratch",
         "TMPDIR": "/scratch",
     }

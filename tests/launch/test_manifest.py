@@ -76,7 +76,23 @@ def test_restricted() -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    assert {next(k for k in v if k != "name") for v in pod["volumes"]} == {"configMap", "emptyDir"}
+    kinds = {next(k for k in v if k != "name") for v in pod["volumes"]}
+    assert kinds == {"configMap", "emptyDir", "secret"}
+
+
+def test_the_identity_is_one_file_for_the_client_alone_and_may_be_absent() -> None:
+    built = manifest.job(SETTINGS, "fedcore-north", order())
+    volumes = {volume["name"]: volume for volume in built["spec"]["template"]["spec"]["volumes"]}
+    assert volumes["identity"]["secret"] == {
+        "secretName": "fedcore-client",
+        "items": [{"key": "identity.pem", "path": "identity.pem"}],
+        "defaultMode": 0o400,
+        "optional": True,
+    }
+    mounts = {mount["name"]: mount for mount in container(built)["volumeMounts"]}
+    env = {entry["name"]: entry.get("value") for entry in container(built)["env"]}
+    assert mounts["identity"]["readOnly"] is True
+    assert env["FEDCORE_IDENTITY"] == f"{mounts['identity']['mountPath']}/identity.pem"
 
 
 def test_credentials_come_by_name_from_the_sites_own_secret() -> None:
