@@ -1,0 +1,203 @@
+"""Which options of a plan may be combined, as the validator has it: a table for the documentation.
+
+Options are tried in pairs on a plan that is otherwise at rest. That says all there is: a plan is
+refused just where two of its options are (``tests/config/test_combinations.py`` tries every
+combination of them).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, product
+from typing import Any
+
+from fedcore.config.plan import Plan, Section, illegal_combinations
+
+BEGIN = "<!-- made by `fedcore plan combinations`: begin -->"
+END = "<!-- made by `fedcore plan combinations`: end -->"
+
+_REST = {
+    "name": "plan",
+    "purpose": "research",
+    "seed": 0,
+    "rounds": 1,
+    "task": {
+        "classes": ["a", "b"],
+        "model": {"function": "package.module:model"},
+        "dataset": {"function": "package.module:dataset"},
+    },
+    "aggregation": {"weights": "uniform"},
+    "cohort": {"min_clients": 5},
+    "privacy": {"clip_norm": 1.0},
+}
+"""A plan that goes with everything."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """Fields by section, and the name they go by in the table.
+
+    ``word``: what of the validator's sentences is this option's alone. Options about which it says
+    the same but for their words share a line, with the sentence about the first.
+    """
+
+    name: str
+    fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    word: str | None = None
+
+
+def _secure(**fields: Any) -> dict[str, dict[str, Any]]:
+    return {"secure_aggregation": fields}
+
+
+MODES = (
+    Option("`none`"),
+    Option("`masks`", _secure(mode="masks")),
+    Option("`ckks`", _secure(mode="ckks")),
+    Option("`ckks`, selective, rest masked", _secure(mode="ckks", encrypt_share=0.1)),
+    Option("`ckks`, selective, rest plain", _secure(mode="ckks", encrypt_share=0.1, rest="plain")),
+)
+"""How updates travel: the columns. Selective: ``encrypt`` or ``encrypt_share`` is set."""
+
+OPTIONS: Mapping[str, Sequence[Option]] = {
+    "weights": (
+        Option("`weights: uniform`"),
+        Option("capped examples (`weight_cap`)",
+               {"aggregation": {"weights": "examples", "weight_cap": 64}}),
+        Option("`weights: examples` without a cap", {"aggregation": {"weights": "examples"}}),
+    ),
+    "clip": (
+        Option("`clip_norm` set"),
+        Option("`clip_norm` unset", {"privacy": {"clip_norm": None}}),
+    ),
+    "noise": (
+        Option("no noise"),
+        Option("`noise_multiplier` set", {"privacy": {"noise_multiplier": 1.0}}),
+    ),
+    "optimiser": (
+        Option("plain server step"),
+        Option("`server_momentum` set", {"aggregation": {"server_momentum": 0.9}}),
+    ),
+    "objective": (
+        Option("FedAvg"),
+        Option("FedProx (`proximal_mu` set)", {"training": {"proximal_mu": 0.01}}),
+    ),
+    "codec": (
+        Option("`codec: float32`"),
+        Option("`codec: float16`", {"compression": {"codec": "float16"}}),
+    ),
+    "clients": (
+        Option("`min_clients: 5`"),
+        Option("`min_clients: 1`", {"cohort": {"min_clients": 1}}),
+    ),
+    "bits": (Option("`bits` at rest"), Option("`bits: 16`", _secure(bits=16))),
+    "graph": (
+        Option("everybody's neighbours"),
+        Option("sparse masks (`neighbours: 4`)", _secure(neighbours=4)),
+        Option("`neighbours` as many as the cohort",
+               {"cohort": {"size": 8}, **_secure(neighbours=8)}),
+        Option("`threshold: 5` of a cohort of 8", {"cohort": {"size": 8}, **_secure(threshold=5)}),
+        Option("`threshold: 4` of a cohort of 8", {"cohort": {"size": 8}, **_secure(threshold=4)}),
+    ),
+    "rule": (
+        Option("`rule: mean`"),
+        Option("`rule: median`", {"aggregation": {"rule": "median"}}, "median"),
+        Option("`trimmed_mean`", {"aggregation": {"rule": "trimmed_mean", "trim": 1}},
+               "trimmed_mean"),
+        Option("`krum`", {"aggregation": {"rule": "krum", "byzantine": 1}}, "krum"),
+        Option("`multi_krum`", {"aggregation": {"rule": "multi_krum", "byzantine": 1}},
+               "multi_krum"),
+    ),
+}  # fmt: skip
+"""The other options, by what they decide; the first of each is that of the plan at rest."""
+
+
+def faults(*options: Option) -> list[str]:
+    """What the validator says of a plan with these options, one sentence a fault."""
+    return illegal_combinations(_plan(options))
+
+
+def table() -> str:
+    """The table as Markdown, with the validator's sentences below it."""
+    reasons: dict[str, int] = {}
+    head = ["", *(mode.name for mode in MODES)]
+    rows = [
+        [_names(alike), *(_cell(faults(mode, alike[0]), reasons) for mode in MODES)]
+        for options in OPTIONS.values()
+        for alike in _alike(options[1:])
+    ]
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join([
+        *(f"| {' | '.join(line)} |" for line in lines),
+        "",
+        *(f"{number}. {reason}." for reason, number in reasons.items()),
+        "",
+        "Of the other options, these refuse each other, whatever the mode:",
+        "",
+        *(f"- {_names(ones)} × {_names(others)} — {why}." for ones, others, why in _quarrels()),
+        "",
+        "Every other pair is accepted, and so is every plan of which all pairs are.",
+    ])  # fmt: skip
+
+
+def put_into(page: str) -> str:
+    """The page with the table between its markers. Raises ValueError where they are missing."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"no place for the table: the page needs the lines {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{table()}\n\n{END}{after}"
+
+
+def _plan(options: Sequence[Option]) -> Plan:
+    """The plan at rest with these options, each section checked and their combination not."""
+    rest = Plan.model_validate(_REST)
+    changed: dict[str, dict[str, Any]] = {}
+    for option in options:
+        for section, fields in option.fields.items():
+            changed.setdefault(section, {}).update(fields)
+    sections: dict[str, Section] = {
+        name: type(section).model_validate({**section.model_dump(), **changed[name]})
+        for name, section in rest
+        if name in changed
+    }
+    return rest.model_copy(update=sections)
+
+
+def _names(options: Iterable[Option]) -> str:
+    *most, last = dict.fromkeys(option.name for option in options)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def _cell(found: Sequence[str], reasons: dict[str, int]) -> str:
+    """✓, or the numbers of the reasons against it."""
+    numbers = [reasons.setdefault(reason, len(reasons) + 1) for reason in found]
+    return f"✗ {', '.join(map(str, numbers))}" if numbers else "✓"
+
+
+def _alike(options: Sequence[Option]) -> list[list[Option]]:
+    """The options in groups about which the validator says the same in every mode."""
+    groups: dict[tuple[tuple[str, ...], ...], list[Option]] = {}
+    for option in options:
+        said = tuple(tuple(_general(why, option) for why in faults(mode, option)) for mode in MODES)
+        groups.setdefault(said if any(said) else ((option.name,),), []).append(option)
+    return list(groups.values())
+
+
+def _quarrels() -> list[tuple[list[Option], list[Option], str]]:
+    """Groups of options that refuse each other, though none is refused alone, and why."""
+    found: dict[str, tuple[list[Option], list[Option], str]] = {}
+    for left, right in combinations(OPTIONS.values(), 2):
+        for one, other in product(left[1:], right[1:]):
+            for why in faults(one, other):
+                if why not in {*faults(one), *faults(other)}:
+                    group = found.setdefault(_general(why, other), ([], [], why))
+                    group[0].append(one)
+                    group[1].append(other)
+    return list(found.values())
+
+
+def _general(why: str, option: Option) -> str:
+    return why if option.word is None else re.sub(rf"\b{option.word}\b", "…", why)
