@@ -15,6 +15,7 @@ from fedcore.client.talk import Talk
 from fedcore.errors import OrderRefused, UpdateRejected
 from fedcore.privacy import ckks
 from fedcore.privacy.ckks import Parameters, SealedKey
+from fedcore.privacy.ckks.binding import TAG_BYTES
 from fedcore.privacy.secagg import Terms
 from fedcore.privacy.secagg.client import Identities
 from fedcore.records import Message
@@ -37,7 +38,8 @@ class Keyholder:
         self._identity, self._identities, self._channel = identity, identities, channel
         self._parameters = parameters
         self._site = talk.order.site
-        self._maker = ckks.maker([keys.site for keys in terms.roster], talk.order.attempt)
+        turn = talk.order.round_num + talk.order.attempt
+        self._maker = ckks.maker([keys.site for keys in terms.roster], turn)
         self._key = b""
 
     def hand_over(self) -> dict[str, Any]:
@@ -68,12 +70,13 @@ class Keyholder:
         Encryption draws fresh randomness: what was drawn first is kept, so that a client that was
         killed sends the same.
         """
-        packed = self._private.remember(
-            "encrypted",
-            lambda: ckks.pack(ckks.encrypt(values, self._key, self._parameters)),
-        )
-        tag = ckks.tag(values, self._key, self._parameters, self._terms.digest, self._site)
-        return {"encrypted": _bytes(packed), "tag": _bytes(tag)}
+
+        def encrypt() -> bytes:
+            tag = ckks.tag(values, self._key, self._parameters, self._terms.digest, self._site)
+            return tag + ckks.pack(ckks.encrypt(values, self._key, self._parameters))
+
+        sent = self._private.remember("encrypted", encrypt)
+        return {"tag": _bytes(sent[:TAG_BYTES]), "encrypted": _bytes(sent[TAG_BYTES:])}
 
     def opened_sum(self, length: int, survivors: Sequence[str]) -> Message:
         """The sum that the server asks to be opened, as a message.

@@ -164,11 +164,14 @@ class SecureAggregation(Section):
         default="none", description="masks: Bonawitz et al. 2017; ckks: homomorphic encryption"
     )
     bits: int = Field(
-        default=20, ge=8, le=32, description="masks: of one site's value in fixed point"
+        default=20,
+        ge=8,
+        le=32,
+        description="of one site's value in fixed point; ckks: its precision",
     )
     threshold: int | None = Field(
-        default=None, ge=2, description="masks: sites that must stay to the end of a round; unset "
-        "= more than two thirds of those that began it"
+        default=None, ge=2, description="sites that must stay to the end of a round; unset = more "
+        "than two thirds of those that began it"
     )  # fmt: skip
     neighbours: int | None = Field(
         default=None, ge=2, description="masks: with how many others a site shares masks (Bell et "
@@ -348,7 +351,7 @@ def _against_secure_aggregation(plan: Plan) -> list[str]:
     faults = []
     changed = {name for name, value in secure if value != type(secure).model_fields[name].default}
     masks, ckks = {"bits", "threshold", "neighbours"}, {"encrypt", "encrypt_share", "rest"}
-    without_effect = {"none": masks | ckks, "masks": ckks, "ckks": masks - {"bits"}}
+    without_effect = {"none": masks | ckks, "masks": ckks, "ckks": {"neighbours"}}
     idle = changed & (
         set() if secure.mode == "ckks" and secure.masked else without_effect[secure.mode]
     )

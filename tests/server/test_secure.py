@@ -17,6 +17,12 @@ from fedcore.store.api import Store
 from fedcore.store.memory import MemoryStore
 
 STEPS = ("keys", "shares", "update", "consistency", "unmask")
+CKKS: dict[str, dict[str, Any]] = {
+    "all": {"mode": "ckks", "threshold": 2},
+    "rest masked": {"mode": "ckks", "threshold": 2, "encrypt": ["head.*"]},
+    "rest plain": {"mode": "ckks", "threshold": 2, "encrypt": ["head.*"], "rest": "plain"},
+    "share": {"mode": "ckks", "threshold": 2, "encrypt_share": 0.4},
+}
 
 
 def plan(rounds: int = 2, **sections: Any) -> toy.Plan:
@@ -211,3 +217,103 @@ def test_messages_name_their_step(data: dict[str, MemoryStore]) -> None:
         reply, _ = run.exchange.reply(order, step=step)
         assert isinstance(reply, Message)
         assert (reply.step, reply.site) == (step, order.site)
+
+
+def close(store: Store, what: toy.Plan) -> None:
+    """The params are those of a plain run, up to the noise of encryption and the rounding."""
+    plain = toy.plan(rounds=what.rounds, aggregation={"weights": "uniform"})
+    compared = MemoryStore()
+    run = toy.open_toy(compared, plain)
+    toy.play(run, toy.InlineLauncher(compared, toy.site_stores()))
+    wanted = load_state(run, what.rounds).params
+    found = load_state(toy.open_toy(store, what), what.rounds).params
+    for name in wanted:
+        np.testing.assert_allclose(found[name], wanted[name], atol=1e-4)
+
+
+def encrypted(kind: str) -> toy.Plan:
+    fields = {
+        k: v for k, v in CKKS[kind].items() if not (kind == "rest plain" and k == "threshold")
+    }
+    return plan(secure_aggregation=fields)
+
+
+@pytest.mark.parametrize("kind", CKKS)
+def test_encrypted_the_model_is_that_of_a_plain_run(kind: str) -> None:
+    store, what = MemoryStore(), encrypted(kind)
+    run = toy.open_toy(store, what)
+    records, _ = toy.play(run, toy.InlineLauncher(store, toy.site_stores()))
+    assert all(not record.dropped for record in records)
+    close(store, what)
+    order = toy.orders.train_orders(run, 1)[0]
+    reply, _ = run.exchange.reply(order)
+    assert isinstance(reply, SealedUpdate)
+    parts = {"rest masked": {"masked"}, "rest plain": {"plain"}, "share": {"masked"}}.get(
+        kind, set()
+    )
+    assert set(reply.arrays) == {"encrypted", "tag"} | parts
+
+
+def test_the_site_that_makes_the_key_may_vanish_and_the_next_attempt_has_another() -> None:
+    store, data = MemoryStore(), toy.site_stores()
+    what = encrypted("all")
+    run = toy.open_toy(store, what)
+    with pytest.raises(QuorumNotReached, match="east, who was to make the key, did not"):
+        toy.play(run, toy.InlineLauncher(store, data, drops={"east": "shares"}))
+    again = toy.open_toy(store, what)
+    records, _ = toy.play(again, toy.InlineLauncher(store, data, drops={"east": "shares"}))
+    assert "east" in records[0].dropped
+    assert set(records[0].weights) == {"north", "west"}
+
+
+def test_a_site_that_does_not_open_the_sum_is_followed_by_the_next() -> None:
+    store, what = MemoryStore(), encrypted("all")
+    run = toy.open_toy(store, what)
+    toy.play(run, toy.InlineLauncher(store, toy.site_stores(), drops={"east": "sum"}))
+    close(store, what)
+    opened = [key for key in store.list("replies/") if ".sum." in key]
+    assert {key.split("/")[1] for key in opened} == {"north"}
+
+
+@pytest.mark.parametrize("kind", ["all", "rest masked"])
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_encrypted_the_server_may_be_killed_at_every_operation(before: bool, kind: str) -> None:
+    what = encrypted(kind).model_copy(update={"rounds": 1})
+    store = MemoryStore()
+    counting = FaultyStore(store, at=-1)
+    play(counting, toy.InlineLauncher(store, toy.site_stores()), what)
+    for at in range(0, len(counting.operations), 5):
+        store = MemoryStore()
+        launcher = toy.InlineLauncher(store, toy.site_stores())
+        with pytest.raises(Killed):
+            play(FaultyStore(store, at, before=before), launcher, what)
+        play(store, launcher, what)
+        close(store, what)
+
+
+@pytest.mark.parametrize("where", ["exchange", "data"])
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+def test_encrypted_a_client_may_be_killed_at_every_operation(before: bool, where: str) -> None:
+    what = encrypted("rest masked").model_copy(update={"rounds": 1})
+    at, killed = 0, True
+    while killed:
+        store, data = MemoryStore(), toy.site_stores()
+        hurt = FaultyStore(store if where == "exchange" else data["north"], at, before=before)
+        launcher = toy.InlineLauncher(
+            hurt if where == "exchange" else store,
+            data if where == "exchange" else {**data, "north": hurt},
+        )
+        try:
+            play(store, launcher, what)
+            killed = False  # it was over before
+        except Killed:
+            play(store, toy.InlineLauncher(store, data), what)
+        close(store, what)
+        assert not any(record.dropped for record in _records(store, what)), f"killed at {at}"
+        at += 3
+    assert at > 20, "the round must have enough boundaries for this to mean something"
+
+
+def _records(store: Store, what: toy.Plan) -> list[Any]:
+    run = toy.open_toy(store, what)
+    return [toy.record_of(run, number) for number in range(what.rounds)]

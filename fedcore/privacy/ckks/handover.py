@@ -52,9 +52,13 @@ class SealedKey:
             raise error(f"not a sealed ckks key: {fault}") from None
 
 
-def maker(sites: Collection[str], attempt: int) -> str:
-    """Who makes the key: another site in each attempt, so that one that vanishes stops no round."""
-    return sorted(sites)[attempt % len(sites)]
+def maker(sites: Collection[str], turn: int) -> str:
+    """Who makes the key: another site each turn, so that one that vanishes does not stop a run.
+
+    >>> [maker(["west", "east"], turn) for turn in (0, 1, 2)]
+    ['east', 'west', 'east']
+    """
+    return sorted(sites)[turn % len(sites)]
 
 
 def hand_over(

@@ -108,7 +108,8 @@ class _Sharing:
         if divided.parameters is not None:
             from fedcore.privacy import ckks
 
-            self._maker = ckks.maker([keys.site for keys in terms.roster], attempt.number)
+            turn = attempt.round_num + attempt.number
+            self._maker = ckks.maker([keys.site for keys in terms.roster], turn)
 
     def collect(self, roster: Decision) -> Decision:
         """U2: who shared all that it has to."""
