@@ -17,6 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from fedcore.config.disclosure import NOT_TOLD, hides_sites, server_sees
 from fedcore.errors import EXIT_GATE_FAILED
 
 console = Console(stderr=True)
@@ -137,6 +138,7 @@ def show_result(result: Mapping[str, Any]) -> None:
             console.print(f"  • {reason}", markup=False)
         console.print(f"(exit code {EXIT_GATE_FAILED})")
     console.print(result["privacy"]["statement"], markup=False)
+    console.print(f"The server saw {server_sees(result['plan'])}.", markup=False, highlight=False)
 
 
 def show_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -153,12 +155,14 @@ def _site_table(result: Mapping[str, Any]) -> Table:
     table = Table(title="Sites", title_justify="left")
     for column in ("site", "trained on", "tested on", "modalities", "macro AUC", "left out"):
         table.add_column(column)
+    hidden = hides_sites(result["plan"])
     for name, site in result["sites"].items():
+        modalities = ", ".join(f"{m} {n}" for m, n in site["modalities"].items())
         table.add_row(
             name,
             str(site["num_examples"]["train"]),
             str(site["num_examples"]["test"]),
-            ", ".join(f"{m} {n}" for m, n in site["modalities"].items()),
+            NOT_TOLD if hidden else modalities,
             _number(((site["summary"] or {}).get("macro_auc") or {}).get("value")),
             ", ".join(f"{n} {reason}" for reason, n in site["left_out"].items()) or "none",
         )

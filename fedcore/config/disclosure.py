@@ -62,6 +62,19 @@ def disclosure(plan: Mapping[str, Any]) -> list[Answer]:
     ]  # fmt: skip
 
 
+def what_leaves(plan: Mapping[str, Any]) -> str:
+    """What of a model leaves a site, as a noun.
+
+    >>> what_leaves({}), what_leaves({"secure_aggregation": {"mode": "masks"}})
+    ('model updates', 'model updates behind masks')
+    """
+    secure = secure_of(plan)
+    how = {"none": "", "masks": " behind masks", "ckks": ", encrypted"}[secure.mode]
+    if secure.mode == "ckks" and _selective(secure):
+        how = ", encrypted in part" + (" and else behind masks" if secure.masked else "")
+    return f"model updates{how}"
+
+
 def how_aggregated(plan: Mapping[str, Any]) -> str:
     """How the updates became one, as a sentence for a model card."""
     secure = secure_of(plan)

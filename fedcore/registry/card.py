@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fedcore.config.disclosure import NOT_TOLD, hides_sites, how_aggregated
 from fedcore.evaluation.fairness import gaps
 from fedcore.registry.manifest import Manifest
 
@@ -48,6 +49,7 @@ def _details(manifest: Manifest) -> str:
         ("Architecture", f"`{model.get('function', NOT_MEASURED)}`"),
         ("Made with", f"fedcore {manifest.fedcore_version}, federated over "
                       f"{_plural(len(manifest.participants), 'site')}"),
+        ("Aggregation", how_aggregated(manifest.plan)),
     ]  # fmt: skip
     return "\n".join(f"- {name}: {value}" for name, value in rows)
 
@@ -62,10 +64,12 @@ def _intended_use(manifest: Manifest) -> str:
 
 
 def _data(manifest: Manifest) -> str:
+    hidden = hides_sites(manifest.plan)
     rows = [
-        (site, of.get("num_subjects"), _counts(of.get("modalities")), _counts(of.get("left_out")))
+        (site, of.get("num_subjects"), NOT_TOLD if hidden else _counts(of.get("modalities")),
+         _counts(of.get("left_out")))
         for site, of in sorted(manifest.participants.items())
-    ]
+    ]  # fmt: skip
     text = _table(("Site", "Subjects trained on", "With modality", "Left out"), rows)
     return f"{text}\n\nImages stayed at the sites; the metrics are of subjects not trained on."
 

@@ -11,7 +11,8 @@ from typing import Any
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader, Undefined
 from markupsafe import Markup
 
-from fedcore.report import curves, numbers, results, words
+from fedcore.config import disclosure
+from fedcore.report import curves, numbers, results, secure, words
 from fedcore.report.brains import brains
 from fedcore.report.run import Record, RunReport
 from fedcore.report.style import style
@@ -35,6 +36,11 @@ def render(run: RunReport) -> str:
             verdict_word=words.verdict_word(run.verdict),
             guarantee=words.guarantee(run.privacy),
             attendance=words.attendance(run),
+            hidden=disclosure.hides_sites(run.plan),
+            not_told=disclosure.NOT_TOLD,
+            leaves=disclosure.what_leaves(run.plan),
+            server_saw=disclosure.disclosure(run.plan),
+            secure_costs=secure.costs(run),
             surprises=[row for row in run.isolation or () if row["allowed"] != row["expected"]],
             plan_json=json.dumps(run.plan, indent=2, ensure_ascii=False, default=str),
             elapsed=_elapsed(run),

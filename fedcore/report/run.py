@@ -37,6 +37,8 @@ class RunReport:
     - ``pictures``: ``{title, images: {modality: array}, mask: array | None, note}``. Arrays are
       (X, Y, Z) or one axial slice (X, Y), cubic voxels, RAS+ (first axis to the patient's right,
       second forward, third up), in the file's units: HU, SUV, or anything for MR
+    - ``modes``: rows ``{mode, macro_auc, epsilon, bytes_up, bytes_down, seconds, params_sha256,
+      server_sees}`` of the same study in several modes (``make modes``), or ``{mode, error}``
     - ``data_note``: what a reader must know of the data first, e.g. that it is synthetic
     """
 
@@ -61,4 +63,5 @@ class RunReport:
     baselines: Record | None = None
     isolation: Sequence[Record] | None = None
     pictures: Sequence[Record] = ()
+    modes: Sequence[Record] = ()
     data_note: str | None = None

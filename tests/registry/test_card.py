@@ -94,3 +94,14 @@ def test_a_name_out_of_a_sites_file_cannot_break_the_table(
     text = card(registry, register())
     assert "| Scanner: a\\|b # Passed | 40 |" in text
     assert "\n# Passed" not in text
+
+
+def test_the_card_says_how_updates_were_aggregated(registry: Registry, register: Register) -> None:
+    plain = card(registry, register())
+    assert "- Aggregation: Updates were aggregated by the mean" in section(plain, "Model details")
+    assert "| north | 30 | t1 30, pet 12 |" in section(plain, "Training data")
+    participants = {"north": {"num_subjects": 30, "modalities": {}, "left_out": {}}}
+    plan = {"secure_aggregation": {"mode": "masks"}}
+    hidden = card(registry, register("run-2", plan=plan, participants=participants))
+    assert "summed behind masks" in section(hidden, "Model details")
+    assert "| north | 30 | not told (secure aggregation) |" in section(hidden, "Training data")
