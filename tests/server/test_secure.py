@@ -53,6 +53,12 @@ def undisturbed() -> str:
     return play(store, toy.InlineLauncher(store, toy.site_stores()), plan())
 
 
+@pytest.fixture
+def undisturbed_round() -> str:
+    store = MemoryStore()
+    return play(store, toy.InlineLauncher(store, toy.site_stores()), plan(rounds=1))
+
+
 def test_the_model_is_that_of_a_plain_run_up_to_rounding() -> None:
     params = []
     for what in (plan(), toy.plan(aggregation={"weights": "uniform"})):
