@@ -39,6 +39,7 @@ def render(run: RunReport) -> str:
             hidden=disclosure.hides_sites(run.plan),
             not_told=disclosure.NOT_TOLD,
             leaves=disclosure.what_leaves(run.plan),
+            sees=disclosure.server_sees(run.plan),
             server_saw=disclosure.disclosure(run.plan),
             secure_costs=secure.costs(run),
             surprises=[row for row in run.isolation or () if row["allowed"] != row["expected"]],

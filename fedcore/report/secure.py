@@ -68,10 +68,11 @@ def _of_ckks(run: RunReport) -> list[Cost]:
         return []
     parameters = ckks.fitting(clip_norm, sites, secure_of(run.plan).bits)
     bound = scientific(ckks.error_bound(parameters, sites))
+    bytes_more = f"at most {_ratio(ckks.expansion(parameters))}"
     return [
         ("Largest error of a value of the sum", f"{bound}, where a site's value is at most "
          f"{clip_norm:g}; but for one value in 10¹⁵"),
-        ("Bytes of a ciphertext ÷ its values as float32", f"at most {_ratio(ckks.expansion(parameters))}"),
+        ("Bytes of a ciphertext ÷ its values as float32", bytes_more),
         ("Parameters", f"ring of degree {count(parameters.poly_modulus_degree)}, modulus of "
          f"{parameters.modulus_bits} bits: {parameters.security}-bit security"),
     ]  # fmt: skip

@@ -45,17 +45,17 @@ def test_a_plain_run_was_told_everything(sample_run):
     page = Page(render(replace(sample_run(), pictures=())))
     assert "not told" not in page.text
     seen = part(page, "What the server could see By the plan", "Who took part")
-    assert "Of one site's update every value, and its weight." in seen
+    assert "Of one site's update Every value, and its weight." in seen
     assert "What that cost" not in seen
 
 
 def test_the_page_says_what_the_server_could_see(masked):
     seen = part(masked, "What the server could see By the plan", "Who took part")
-    assert "it arrives behind masks" in seen
+    assert "Nothing: it arrives behind masks" in seen
     assert "Bytes of the updates ÷ the params as float32 0.93 ×" in seen
-    assert "counts by class and by group, in every mode" in seen
+    assert "Counts by class and by group, in every mode" in seen
     assert "model updates behind masks, and counts from which" in masked.text
-    assert "the server can read only the sum" in masked.text
+    assert "a form that shows the server the sum of the updates. The server averages" in masked.text
 
 
 def test_the_cost_of_ciphertexts_is_that_of_their_parameters(sample_run):
@@ -100,7 +100,7 @@ def test_modes_are_compared_in_one_table(sample_run):
     html = render(replace(sample_run(), modes=rows, pictures=()))
     page = Page(html)
     shown = part(page, "The same study in other modes", "Who took part")
-    assert "plain 0.951 no guarantee 1 MB 2 MB 1 min 15 s abababab every update, whole" in shown
+    assert "plain 0.951 none 1 MB 2 MB 1 min 15 s abababab every update, whole" in shown
     assert "12.5 not measured" in shown
     assert "ckks ✕ fedcore: no TenSEAL" in shown
     assert HOSTILE in shown
