@@ -13,7 +13,9 @@ from fedcore.config import plan as plans
 from fedcore.terminal import console
 
 plan_app = typer.Typer(help="Plans: what a run does.", no_args_is_help=True)
-keys_app = typer.Typer(help="The server's signing key.", no_args_is_help=True)
+keys_app = typer.Typer(
+    help="The server's signing key, and the sites' identities.", no_args_is_help=True
+)
 
 
 @plan_app.command("check")
@@ -32,7 +34,12 @@ def plan_schema() -> None:
 
 @keys_app.command("create")
 def keys_create(path: Annotated[Path, typer.Argument(help="PEM file to write.")]) -> None:
-    """Make the server's signing key. The sites put its public half into their policies."""
+    """Make a key, and print its public half.
+
+    The server's signing key: the sites put the public half into their policies. A site's identity
+    (FEDCORE_IDENTITY): it goes into the federation's identities of the site, and into its peers'
+    policies.
+    """
     from fedcore.store import envelope
 
     typer.echo(envelope.public_text(envelope.create_key(path)))
@@ -40,7 +47,31 @@ def keys_create(path: Annotated[Path, typer.Argument(help="PEM file to write.")]
 
 @keys_app.command("show")
 def keys_show(path: Annotated[Path, typer.Argument(help="PEM file to read.")]) -> None:
-    """Print the public half, as a site's policy holds it."""
+    """Print the public half, as policies and federation files hold it."""
     from fedcore.store import envelope
 
     typer.echo(envelope.public_text(envelope.load_key(path)))
+
+
+@keys_app.command("rotate")
+def keys_rotate(
+    old: Annotated[Path, typer.Argument(help="PEM file of the identity that goes.")],
+    new: Annotated[Path, typer.Argument(help="PEM file to write: the one that comes.")],
+) -> None:
+    """Make a site's next identity, and print the old one's statement that it follows."""
+    from fedcore.store import envelope
+    from fedcore.store.identity import endorse
+
+    before = envelope.load_key(old)
+    after = envelope.create_key(new)
+    typer.echo(endorse(before, after.public_key()))
+    console.print(
+        "1. The coordinator adds this line to rotations: in the federation file, and the site's "
+        "peers in their policies: both keys count from then on.\n"
+        f"2. The site sets FEDCORE_IDENTITY to {new}.\n"
+        "3. All list the new key in place of the old one, drop the line, and add the old key to "
+        "revoked. If the old key was stolen, that is the only step: a statement by it proves "
+        "nothing.",
+        markup=False,
+        highlight=False,
+    )

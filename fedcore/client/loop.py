@@ -13,8 +13,9 @@ from dataclasses import replace
 
 from fedcore import params as flat
 from fedcore.client.learner import Learner
-from fedcore.client.secure import Partner, SecureRound, without_modalities
+from fedcore.client.outbox import Outbox
 from fedcore.client.private import Private, forget
+from fedcore.client.secure import Partner, SecureRound, without_modalities
 from fedcore.client.talk import Talk
 from fedcore.config.federation import Drill
 from fedcore.config.plan import Plan, Timeouts
@@ -33,6 +34,7 @@ from fedcore.records import (
 )
 from fedcore.store import envelope
 from fedcore.store.api import Store
+from fedcore.store.egress import Egress
 from fedcore.store.exchange import Exchange
 from fedcore.store.ledger import Ledger
 
@@ -64,6 +66,10 @@ class Client:
         self._exchange = exchange
         self._data = data
         self._ledger = Ledger(data)
+        identity = None if partner is None else partner.identity
+        self._egress = Egress(data, identity, policy.approver)
+        self._outbox = Outbox(exchange, self._egress, identity)
+        self._asked: tuple[Plan | None, int | None] = (None, None)
         self._server_key = envelope.public_key(policy.server_public_key)
         self._round_num = -1
         self._plan: Plan | None = None
@@ -115,6 +121,7 @@ class Client:
         order says that the run is over.
         """
         order_digest, talk = "", None
+        self._asked = (None, None)
         try:
             order, order_digest = self._exchange.order(self._site, run_id, seq, self._server_key)
             if isinstance(order, FinishOrder):
@@ -135,9 +142,16 @@ class Client:
         yield Refusal(self._site, run_id, seq, order_digest, reason, step)
 
     def send(self, reply: Reply) -> None:
-        """Let the reply leave, signed if the site has an identity; once, whoever sends it again."""
-        identity = None if self._partner is None else self._partner.identity
-        self._exchange.put_reply(reply, identity)
+        """Let the reply to the order at hand leave, signed, noted, and once.
+
+        Where it would be a second, other one in its place, the site refuses instead.
+        """
+        try:
+            self._outbox.send(reply, *self._asked)
+        except OrderRefused as error:
+            step = reply.step if isinstance(reply, Message) else None
+            said = (reply.site, reply.run_id, reply.seq, reply.order_digest)
+            self._outbox.send(Refusal(*said, str(error), step), *self._asked)
 
     def _await_order(self, run_id: str, seq: int, timeouts: Timeouts) -> int | None:
         """The number of the newest order from ``seq`` on; None if none came in time."""
@@ -157,6 +171,7 @@ class Client:
         self, order: TrainOrder | EvalOrder, order_digest: str, talk: Talk | None
     ) -> Iterator[Reply | None]:
         plan = self._plan_of(order)
+        self._asked = (plan, order.round_num)
         reason = objection(self._policy, plan)
         if reason is not None:
             raise OrderRefused(reason)
@@ -167,7 +182,7 @@ class Client:
             model = self._exchange.onnx(order.run_id, order.onnx_digest)
             size += len(model)
         spent = {"bytes_down": float(size), "seconds.download": time.perf_counter() - started}
-        self._ledger.accept(order, order_digest)
+        self._egress.recall(self._ledger.accept(order, order_digest, self._egress.end()))
         if isinstance(order, EvalOrder):
             evaluation = self._learner_of(plan, spent).evaluate(order, order_digest, params, model)
             data = evaluation.data

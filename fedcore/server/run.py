@@ -78,12 +78,10 @@ def open_run(
     *,
     created: str,
     initial: Callable[[], Params],
-    nonce: str | None = None,
 ) -> Run:
     """Open the run, or take it up where it stands.
 
-    ``initial`` makes the params of round 0; it is called only if nobody did before. ``nonce``:
-    unset, a new run draws its own, as every run should that sites remember. Raises
+    ``initial`` makes the params of round 0; it is called only if nobody did before. Raises
     ConfigError if the run was opened with another plan or other sites.
     """
     failed = tuple(attempt.round_num for attempt in _failed_attempts(exchange, run_id))
@@ -96,9 +94,7 @@ def open_run(
             f"the plan's cohort (size {plan.cohort.size}, min_clients {plan.cohort.min_clients}) "
             f"is larger than the federation, which has {len(run.population)} sites"
         )
-    found = wanted = RunFile(
-        run_id, plan.digest, run.population, created, nonce or secrets.token_hex(16)
-    )
+    found = wanted = RunFile(run_id, plan.digest, run.population, created, secrets.token_hex(16))
     if not exchange.create_record(run_id, "run", wanted):
         found = exchange.record(run_id, "run", RunFile) or wanted
         if (found.plan_digest, found.population) != (wanted.plan_digest, wanted.population):

@@ -94,6 +94,16 @@ def _check_header(size: int) -> None:
         raise BlobError(f"the blob's header has {size} bytes; {MAX_HEADER_BYTES} are accepted")
 
 
+def digest_of(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """SHA-256, in hex, over names, types, shapes and every bit, in name order."""
+    state = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        state.update(f"{name}:{array.dtype.str}{array.shape};".encode())
+        state.update(array.data)
+    return state.hexdigest()
+
+
 def _views(
     data: bytes | memoryview, begin: int, tensors: Mapping[str, _Tensor]
 ) -> dict[str, NDArray[Any]]:

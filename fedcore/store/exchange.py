@@ -44,7 +44,7 @@ from fedcore.records import (
 )
 from fedcore.store import blobs, envelope
 from fedcore.store.api import Store
-from fedcore.store.identity import NO_HEAD, Roll, open_reply, sign_reply
+from fedcore.store.identity import NO_HEAD, Roll, egress_head, open_reply, sign_reply
 
 _ORDER: TypeAdapter[Order] = TypeAdapter(
     Annotated[TrainOrder | EvalOrder | FinishOrder, Field(discriminator="kind")]
@@ -59,6 +59,7 @@ _ARRAYS = {
     "Message": "arrays",
     "Evaluation": "statistics",
 }
+_REPLY = ".safetensors"
 _MAX_RELAY = 1 << 24
 RecordT = TypeVar("RecordT")
 
@@ -85,10 +86,18 @@ class Received(NamedTuple):
 
 
 class Parcel(NamedTuple):
-    """A reply as bytes, and the key it is put under."""
+    """A reply as bytes, and the key it is put under.
+
+    ``content``: digest of what it says, without how long that took: the same if it is said again.
+    """
 
     key: str
     data: bytes
+    content: str
+
+    def signed(self, identity: Ed25519PrivateKey, head: bytes = NO_HEAD) -> Parcel:
+        """With the identity's signature, and how far the site's egress record goes."""
+        return self._replace(data=sign_reply(self.data, identity, head))
 
 
 class Exchange:
@@ -212,13 +221,17 @@ class Exchange:
 
     def put_reply(self, reply: Reply, identity: Ed25519PrivateKey | None = None) -> int:
         """Put once; a reply that is there already stays. Returns its size in bytes."""
-        parcel = pack_reply(reply, identity)
+        parcel = pack_reply(reply)
+        parcel = parcel if identity is None else parcel.signed(identity)
         self.put_parcel(parcel)
         return len(parcel.data)
 
     def put_parcel(self, parcel: Parcel) -> bool:
         """Put what pack_reply made. False if something is there already, which stays."""
         return self._store.create(parcel.key, parcel.data)
+
+    def has_parcel(self, key: str) -> bool:
+        return self._store.exists(key)
 
     def has_reply(self, site: str, run_id: str, seq: int, step: Step | None = None) -> bool:
         return self._store.exists(_reply_key(site, run_id, seq, step))
@@ -299,13 +312,8 @@ def _header_model(kind: type[Reply]) -> type[BaseModel]:
 _HEADERS = {name: _header_model(kind) for name, kind in _REPLIES.items()}
 
 
-def pack_reply(
-    reply: Reply, identity: Ed25519PrivateKey | None = None, head: bytes = NO_HEAD
-) -> Parcel:
-    """The reply as it is put, and where. Nothing leaves by this.
-
-    ``identity`` signs it, and with it ``head``: how far the site's egress record goes.
-    """
+def pack_reply(reply: Reply) -> Parcel:
+    """The reply as it is put, unsigned, and where. Nothing leaves by this."""
     kind = type(reply).__name__
     array_field = _ARRAYS.get(kind)
     header = {
@@ -314,7 +322,17 @@ def pack_reply(
     arrays = getattr(reply, array_field) if array_field else {}
     data = blobs.pack(arrays, {"kind": kind, "fields": header})
     key = _reply_key(reply.site, reply.run_id, reply.seq, getattr(reply, "step", None))
-    return Parcel(key, data if identity is None else sign_reply(data, identity, head))
+    said = {name: value for name, value in header.items() if name != "measurements"}
+    content = json.dumps([kind, said, blobs.digest_of(arrays)], sort_keys=True).encode()
+    return Parcel(key, data, blobs.digest(content))
+
+
+def last_heads(store: Store, site: str, run_id: str) -> list[str]:
+    """The heads of the site's egress record, in hex, that its replies to its last order witness."""
+    keys = sorted(key for key in store.list(f"replies/{site}/{run_id}/") if key.endswith(_REPLY))
+    last = [key for key in keys if key.split("/")[-1][:6] == keys[-1].split("/")[-1][:6]]
+    heads = (egress_head(store.get(key)) for key in last)
+    return [head.hex() for head in heads if head != NO_HEAD]
 
 
 def _order_payload(order: Order) -> bytes:
@@ -371,7 +389,7 @@ def _order_key(site: str, run_id: str, seq: int, step: Step | None = None) -> st
 
 
 def _reply_key(site: str, run_id: str, seq: int, step: Step | None = None) -> str:
-    return f"replies/{site}/{run_id}/{_number_of(seq, step)}.safetensors"
+    return f"replies/{site}/{run_id}/{_number_of(seq, step)}{_REPLY}"
 
 
 def _number_of(seq: int, step: Step | None) -> str:

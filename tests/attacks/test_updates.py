@@ -16,6 +16,7 @@ from fedcore.server import orders, rounds
 from fedcore.server.run import Run, load_state
 from fedcore.store import blobs
 from fedcore.store.exchange import Exchange
+from fedcore.store.identity import Roll, open_reply
 from fedcore.store.memory import MemoryStore
 
 REPLY_KEY = "replies/north/run-1/000000.safetensors"
@@ -113,7 +114,8 @@ def test_weights_out_of_bounds(a_round: Round, weight: float) -> None:
 
 
 def test_reply_to_another_order(a_round: Round) -> None:
-    arrays, header = blobs.unpack(a_round.store.get("replies/east/run-1/000000.safetensors"))
+    signed = a_round.store.get("replies/east/run-1/000000.safetensors")
+    arrays, header = blobs.unpack(open_reply(signed, "east", Roll()))
     a_round.store.put(REPLY_KEY, blobs.pack(arrays, header))
     assert "reply is to another order" in a_round.reason()
 

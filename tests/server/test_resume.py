@@ -22,15 +22,10 @@ PLAN = toy.plan(privacy={"clip_norm": 1.0, "noise_multiplier": 0.5, "noise_sourc
 
 
 @pytest.fixture
-def data() -> dict[str, MemoryStore]:
-    return toy.site_stores()
-
-
-@pytest.fixture
-def undisturbed(data: dict[str, MemoryStore]) -> str:
+def undisturbed() -> str:
     store = MemoryStore()
     run = toy.open_toy(store, PLAN)
-    toy.play(run, toy.InlineLauncher(store, data))
+    toy.play(run, toy.InlineLauncher(store, toy.site_stores()))
     return digest(load_state(run, PLAN.rounds).params)
 
 
@@ -40,56 +35,50 @@ def play(server: Store, launcher: Launcher) -> str:
     return digest(load_state(run, PLAN.rounds).params)
 
 
-def operations_of_the_server(data: dict[str, MemoryStore]) -> int:
+def operations_of_the_server() -> int:
     store = MemoryStore()
     counting = FaultyStore(store, at=-1)
-    play(counting, toy.InlineLauncher(store, data))
+    play(counting, toy.InlineLauncher(store, toy.site_stores()))
     return len(counting.operations)
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-def test_server_killed_at_every_operation(
-    data: dict[str, MemoryStore], undisturbed: str, before: bool
-) -> None:
-    total = operations_of_the_server(data)
+def test_server_killed_at_every_operation(undisturbed: str, before: bool) -> None:
+    total = operations_of_the_server()
     assert total > 50, "the run must have enough boundaries for this to mean something"
     for at in range(total):
         store = MemoryStore()
-        launcher = toy.InlineLauncher(store, data)
+        launcher = toy.InlineLauncher(store, toy.site_stores())
         with pytest.raises(Killed):
             play(FaultyStore(store, at, before=before), launcher)
         assert play(store, launcher) == undisturbed, f"killed at operation {at}"
 
 
 @pytest.mark.parametrize("stage", ["start", "middle", "commit"])
-def test_store_out_of_reach_is_temporary_and_loses_nothing(
-    data: dict[str, MemoryStore], undisturbed: str, stage: str
-) -> None:
+def test_store_out_of_reach_is_temporary_and_loses_nothing(undisturbed: str, stage: str) -> None:
     store = MemoryStore()
-    launcher = toy.InlineLauncher(store, data)
-    total = operations_of_the_server(data)
-    at = {"start": 0, "middle": total // 2, "commit": _commit(data)}[stage]
+    launcher = toy.InlineLauncher(store, toy.site_stores())
+    total = operations_of_the_server()
+    at = {"start": 0, "middle": total // 2, "commit": _commit()}[stage]
     broken = FaultyStore(store, at, fault=StoreUnavailable, forever=True)
     with pytest.raises(TemporaryError):
         play(broken, launcher)
     assert play(store, launcher) == undisturbed
 
 
-def _commit(data: dict[str, MemoryStore]) -> int:
+def _commit() -> int:
     store = MemoryStore()
     counting = FaultyStore(store, at=-1)
-    play(counting, toy.InlineLauncher(store, data))
+    play(counting, toy.InlineLauncher(store, toy.site_stores()))
     return counting.operations.index("create records/run-1/rounds/00000/record.json")
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-def test_client_killed_at_every_operation(
-    data: dict[str, MemoryStore], undisturbed: str, before: bool
-) -> None:
+def test_client_killed_at_every_operation(undisturbed: str, before: bool) -> None:
     """A client started again in the middle of its order sends the same update."""
 
     def attempt(at: int) -> tuple[str, int]:
-        store = MemoryStore()
+        store, data = MemoryStore(), toy.site_stores()
         faulty = FaultyStore(store, at, before=before)
         launcher = toy.InlineLauncher(faulty, data)
         try:

@@ -156,7 +156,6 @@ class InlineLauncher:
         self._absent = absent
         self._drops = drops or {}
         self._away: set[str] = set()
-        self._exchange = Exchange(store)
         self._orders: dict[str, tuple[str, int]] = {}
         self._replies: dict[str, Iterator[Reply | None]] = {}
 
@@ -191,7 +190,7 @@ class InlineLauncher:
             if self._drops.get(site, "") == ("update" if update else getattr(reply, "step", None)):
                 self._away.add(site)
                 return
-            self._exchange.put_reply(reply)
+            self._clients[site].send(reply)
 
     def cancel(self, site: str, run_id: str) -> None:
         """Nothing runs."""
@@ -203,7 +202,6 @@ def open_toy(store: Store, what: Plan, run_id: str = "run-1") -> Run:
         Exchange(store), what, SITES, run_id, KEY,
         created="2026-01-01T00:00:00+00:00",
         initial=lambda: get_params(build_model(what)),
-        nonce="the sites' ledgers outlive the exchange in some tests",
     )  # fmt: skip
     return replace(run, identities=ACCEPTED)
 
