@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from fedcore import params as flat
 from fedcore.errors import NotFound, QuorumNotReached, UpdateRejected
@@ -14,6 +15,17 @@ from fedcore.store.ahead import ahead
 
 REPLY_HEADER_BYTES = 1 << 18
 """More than what a reply holds beside its arrays."""
+
+
+@dataclass
+class Traffic:
+    """Bytes that the server saw coming from the sites, and those it knows they get of it.
+
+    What they get beside, they measure themselves.
+    """
+
+    up: int = 0
+    down: int = 0
 
 
 def aggregate(
@@ -28,7 +40,9 @@ def aggregate(
     state = load_state(run, round_num)
     sizes: dict[str, int] = {}
     summed, survivors = _sum_of_survivors(run, state, orders, dropped, sizes)
-    return commit(run, state, orders, summed, survivors.dropped, sizes, started)
+    traffic = Traffic(up=sum(sizes.values()))
+    seconds = {"aggregate": time.perf_counter() - started}
+    return commit(run, state, orders, summed, survivors.dropped, traffic, seconds)
 
 
 def commit(
@@ -37,14 +51,14 @@ def commit(
     orders: Iterable[TrainOrder],
     summed: Sum,
     dropped: Mapping[str, str],
-    sizes: Mapping[str, int],
-    started: float,
+    traffic: Traffic,
+    seconds: Mapping[str, float],
 ) -> RoundRecord:
     """Add the noise to the sum, and commit the round; what is committed already stays.
 
-    ``sizes``: bytes of each site's update. ``started``: when the server began to sum.
+    ``seconds``: the server's own until now, by phase.
     """
-    round_num = state.round_num
+    round_num, started = state.round_num, time.perf_counter()
     following = advance(run.plan, state, summed)
     if not run.exchange.create_state(run.run_id, state_name(round_num + 1), following.arrays()):
         following = load_state(run, round_num + 1)  # whoever drew first: one noisy sum, ever
@@ -58,9 +72,10 @@ def commit(
         params_digest=flat.digest(following.params),
         data=summed.data,
         measurements=summed.measurements,
-        bytes_up=sum(sizes.values()),
-        bytes_down=int(sum(said.get("bytes_down", 0) for said in summed.measurements.values())),
-        seconds={"aggregate": time.perf_counter() - started},
+        bytes_up=traffic.up,
+        bytes_down=traffic.down
+        + int(sum(said.get("bytes_down", 0) for said in summed.measurements.values())),
+        seconds={**seconds, "commit": time.perf_counter() - started},
     )
     if not run.exchange.create_record(run.run_id, f"rounds/{round_num:05d}/record", record):
         return record_of(run, round_num) or record

@@ -182,11 +182,16 @@ class Exchange:
     def has_order(self, site: str, run_id: str, seq: int) -> bool:
         return self._store.exists(_order_key(site, run_id, seq))
 
-    def put_relay(self, relay: Relay, key: Ed25519PrivateKey) -> None:
-        """Sign and put what the server passes on; putting the same again changes nothing."""
+    def put_relay(self, relay: Relay, key: Ed25519PrivateKey) -> int:
+        """Sign and put what the server passes on; putting the same again changes nothing.
+
+        Returns its size in bytes.
+        """
         payload = json.dumps(_plain(asdict(relay)), sort_keys=True).encode()
         place = _order_key(relay.site, relay.run_id, relay.seq, relay.step)
-        self._create(place, envelope.seal(payload, key))
+        sealed = envelope.seal(payload, key)
+        self._create(place, sealed)
+        return len(sealed)
 
     def relay(
         self, site: str, run_id: str, seq: int, step: Step, key: Ed25519PublicKey
@@ -207,10 +212,15 @@ class Exchange:
             raise OrderRefused(f"what was passed on as {step!r} belongs to another order")
         return relay
 
-    def put_attachment(self, relay: Relay, arrays: Mapping[str, Any]) -> None:
-        """The arrays that belong to what is passed on; put them before the relay itself."""
+    def put_attachment(self, relay: Relay, arrays: Mapping[str, Any]) -> int:
+        """The arrays that belong to what is passed on; put them before the relay itself.
+
+        Returns their size in bytes.
+        """
         place = _order_key(relay.site, relay.run_id, relay.seq, relay.step)
-        self._store.create(f"{place}.safetensors", blobs.pack(arrays))
+        data = blobs.pack(arrays)
+        self._store.create(f"{place}.safetensors", data)
+        return len(data)
 
     def attachment(self, site: str, run_id: str, seq: int, step: Step) -> dict[str, Any]:
         """Those arrays, which nobody signed. Raises NotFound; BlobError."""

@@ -42,6 +42,7 @@ class Agreement:
     terms: Terms
     divided: Division
     senders: Decision
+    seconds: float
 
     @property
     def orders(self) -> list[TrainOrder]:
@@ -56,11 +57,13 @@ def agree_on_keys(
 
     Raises QuorumNotReached if too few do: the round is begun anew then, with fresh keys.
     """
+    started = time.perf_counter()
     attempt = Attempt(run, round_num, {order.site: order for order in orders}, launcher)
     like, change = load_state(run, round_num).params, None
     if run.plan.secure_aggregation.encrypt_share < 1 and round_num > 0:
         change = flat.subtract(like, load_state(run, round_num - 1).params)
-    return Agreement(attempt, *agreement.agree_on_keys(attempt, like, change))
+    terms, divided, senders = agreement.agree_on_keys(attempt, like, change)
+    return Agreement(attempt, terms, divided, senders, time.perf_counter() - started)
 
 
 def reveal_sum(
@@ -74,6 +77,7 @@ def reveal_sum(
     started = time.perf_counter()
     attempt, state = agreed.attempt, load_state(run, round_num)
     hidden, survivors = _hidden_sum(agreed, state.params, dropped)
+    added = time.perf_counter()
     parts = _opened(agreed, hidden, survivors)
     summed = Sum(
         total=mean.Sums(*agreed.divided.combine(parts, state.params)),
@@ -82,8 +86,14 @@ def reveal_sum(
         data=hidden.told.data,
         measurements=hidden.told.measurements,
     )
-    orders, sizes = attempt.orders.values(), hidden.told.sizes
-    return commit(run, state, orders, summed, survivors.dropped, sizes, started)
+    attempt.traffic.up += sum(hidden.told.sizes.values())
+    seconds = {
+        "agree on keys": agreed.seconds,
+        "aggregate": added - started,
+        "open the sum": time.perf_counter() - added,
+    }
+    orders = attempt.orders.values()
+    return commit(run, state, orders, summed, survivors.dropped, attempt.traffic, seconds)
 
 
 def _hidden_sum(
@@ -140,7 +150,7 @@ def _decrypted(agreed: Agreement, hidden: HiddenSum, consistent: Decision) -> Va
     for site in consistent.sites:
         order = attempt.orders[site]
         relay = Relay(run.run_id, site, order.seq, run.plan.digest, "decrypt", {})
-        run.exchange.put_attachment(relay, arrays)
+        attempt.traffic.down += run.exchange.put_attachment(relay, arrays)
         pass_on(attempt, "decrypt", {site: {}})
         said, dropped = collect(
             attempt, "sum", [site], lambda m: _values(m, agreed.divided), max_bytes=limit

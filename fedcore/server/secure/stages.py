@@ -8,7 +8,7 @@ the exchange. So every function here can be called again, and does only what is 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fedcore.config.plan import SecureAggregation
@@ -18,6 +18,7 @@ from fedcore.privacy.secagg import context_of, default_threshold
 from fedcore.records import Message, Refusal, Relay, Step, TrainOrder
 from fedcore.server.events import tell
 from fedcore.server.replies import await_replies
+from fedcore.server.rounds import Traffic
 from fedcore.server.run import Run, fail_attempt
 
 T = TypeVar("T")
@@ -33,6 +34,7 @@ class Attempt:
     round_num: int
     orders: Mapping[str, TrainOrder]
     launcher: Launcher
+    traffic: Traffic = field(default_factory=Traffic)
 
     @property
     def secure(self) -> SecureAggregation:
@@ -94,7 +96,7 @@ def collect(
         if order.site in dropped:
             continue
         try:
-            said[order.site] = read(_message(attempt.run, order, step, max_bytes))
+            said[order.site] = read(_message(attempt, order, step, max_bytes))
         except (UpdateRejected, NotFound) as error:
             dropped[order.site] = str(error)
     return said, dropped
@@ -105,9 +107,8 @@ def pass_on(attempt: Attempt, step: Step, bodies: Mapping[str, Mapping[str, Any]
     run = attempt.run
     for site, body in sorted(bodies.items()):
         seq = attempt.orders[site].seq
-        run.exchange.put_relay(
-            Relay(run.run_id, site, seq, run.plan.digest, step, body), run.signing_key
-        )
+        relay = Relay(run.run_id, site, seq, run.plan.digest, step, body)
+        attempt.traffic.down += run.exchange.put_relay(relay, run.signing_key)
 
 
 def enough(attempt: Attempt, what: str, sites: Iterable[str], wanted: int,
@@ -127,8 +128,9 @@ def given_up(attempt: Attempt, reason: str) -> QuorumNotReached:
     )
 
 
-def _message(run: Run, order: TrainOrder, step: Step, max_bytes: int) -> Message:
-    reply, _ = run.exchange.reply(order, step=step, max_bytes=max_bytes)
+def _message(attempt: Attempt, order: TrainOrder, step: Step, max_bytes: int) -> Message:
+    reply, size = attempt.run.exchange.reply(order, step=step, max_bytes=max_bytes)
+    attempt.traffic.up += size
     if isinstance(reply, Refusal):
         raise UpdateRejected(f"refused: {reply.reason}")
     if not isinstance(reply, Message) or reply.step != step:
