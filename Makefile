@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-cluster lint bench image kind-up kind-test kind-down clean
+.PHONY: help setup demo up test test-cluster lint bench modes image kind-up kind-test kind-down clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,9 @@ lint: setup  ## ruff, mypy --strict, and the layers of the design
 
 bench: setup  ## measure, and leave benchmarks/results.json
 	$(BIN)/python -m benchmarks
+
+modes: setup  ## run the demo in each secure mode, and leave benchmarks/modes.json; e.g. ARGS="--rounds 3"
+	$(BIN)/python -m benchmarks.modes $(ARGS)
 
 # PyTorch without CUDA; `make image TORCH_INDEX=` builds with it, for GPUs.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
