@@ -99,11 +99,11 @@ def witness(
     """
     from fedcore.config import federation as federations
     from fedcore.server.connect import server_store
-    from fedcore.store.exchange import last_heads
+    from fedcore.store.egress import witnessed
 
     who = federations.load(federation)
     store = server_store(who)
-    heads = {site: last_heads(store, site, run) for site in who.sites}
+    heads = {site: witnessed(store, site, run) for site in who.sites}
     show_rows(
         "Witnessed", [{"site": s, "hash": head} for s, all_ in heads.items() for head in all_]
     )

@@ -30,7 +30,8 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from fedcore.errors import OrderRefused
 from fedcore.store.api import Store
 from fedcore.store.envelope import public_text
-from fedcore.store.identity import NO_HEAD
+from fedcore.store.exchange import grants
+from fedcore.store.identity import NO_HEAD, egress_head
 
 _FOLDER = "derivatives/fedcore/egress/"
 _DOMAIN = b"fedcore egress 1\n"
@@ -237,6 +238,16 @@ def check(store: Store, accepted: Iterable[str] | None = None) -> Checked:
         entries.append(entry)
         signers |= {signer} if signer is not None else set()
     return Checked(entries, signers, heads, None)
+
+
+def witnessed(exchange: Store, site: str, run_id: str) -> list[str]:
+    """The heads of a site's record that its signed replies to its last order in a run carry."""
+    prefix = f"{grants(site).write[0]}{run_id}/"
+    keys = [key for key in exchange.list(prefix) if key.endswith(".safetensors")]
+    numbers = [key.removeprefix(prefix).split(".")[0] for key in keys]
+    last = [key for key, number in zip(keys, numbers, strict=True) if number == max(numbers)]
+    heads = (egress_head(exchange.get(key)) for key in last)
+    return [head.hex() for head in heads if head != NO_HEAD]
 
 
 def _read(data: bytes) -> tuple[Entry, str | None]:

@@ -44,7 +44,7 @@ from fedcore.records import (
 )
 from fedcore.store import blobs, envelope
 from fedcore.store.api import Store
-from fedcore.store.identity import NO_HEAD, Roll, egress_head, open_reply, sign_reply
+from fedcore.store.identity import NO_HEAD, Roll, open_reply, sign_reply
 
 _ORDER: TypeAdapter[Order] = TypeAdapter(
     Annotated[TrainOrder | EvalOrder | FinishOrder, Field(discriminator="kind")]
@@ -59,7 +59,6 @@ _ARRAYS = {
     "Message": "arrays",
     "Evaluation": "statistics",
 }
-_REPLY = ".safetensors"
 _MAX_RELAY = 1 << 24
 RecordT = TypeVar("RecordT")
 
@@ -337,14 +336,6 @@ def pack_reply(reply: Reply) -> Parcel:
     return Parcel(key, data, blobs.digest(content))
 
 
-def last_heads(store: Store, site: str, run_id: str) -> list[str]:
-    """The heads of the site's egress record, in hex, that its replies to its last order witness."""
-    keys = sorted(key for key in store.list(f"replies/{site}/{run_id}/") if key.endswith(_REPLY))
-    last = [key for key in keys if key.split("/")[-1][:6] == keys[-1].split("/")[-1][:6]]
-    heads = (egress_head(store.get(key)) for key in last)
-    return [head.hex() for head in heads if head != NO_HEAD]
-
-
 def _order_payload(order: Order) -> bytes:
     """What of an order is signed, and named by its digest."""
     return json.dumps(asdict(order), sort_keys=True).encode()
@@ -399,7 +390,7 @@ def _order_key(site: str, run_id: str, seq: int, step: Step | None = None) -> st
 
 
 def _reply_key(site: str, run_id: str, seq: int, step: Step | None = None) -> str:
-    return f"replies/{site}/{run_id}/{_number_of(seq, step)}{_REPLY}"
+    return f"replies/{site}/{run_id}/{_number_of(seq, step)}.safetensors"
 
 
 def _number_of(seq: int, step: Step | None) -> str:

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from fedcore.cli import app
 from fedcore.errors import BlobError
+from fedcore.store.egress import witnessed
 from fedcore.store.envelope import load_key, public_text
-from fedcore.store.exchange import last_heads
 from fedcore.store.filesystem import FilesystemStore
 from fedcore.store.identity import roll
 from fedcore.store.memory import MemoryStore
@@ -79,7 +79,7 @@ def test_whose_signature(site: Site) -> None:
 
 
 def test_the_coordinators_copies_show_a_cut_off_end(site: Site) -> None:
-    (head,) = last_heads(site.exchange, "north", "run-1")
+    (head,) = witnessed(site.exchange, "north", "run-1")
     assert site.egress("--witness", head)[0] == 0
     site.entry(4).unlink()
     assert site.egress("--witness", head)[0] == 0, "it witnesses what was before it"
