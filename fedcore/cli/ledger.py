@@ -57,7 +57,8 @@ def egress(
     checked = check(store, identity or own)
     entries = [entry for entry in checked.entries if run_id in (None, entry.run_id)]
     rows = [_row(entry) for entry in entries]
-    show_rows("What left", [{name: row[name] for name in _SHOWN} for row in rows])
+    table = [{name: "–" if row[name] is None else row[name] for name in _SHOWN} for row in rows]
+    show_rows("What left", table)
     fault = checked.fault
     missing = [head for head in witness or () if head not in checked.heads]
     if fault is None and missing:
@@ -160,7 +161,7 @@ def _summary(entries: list[Entry]) -> dict[str, Any]:
 def _told(summary: dict[str, Any]) -> str:
     sizes = ", ".join(f"{kind} {size}" for kind, size in summary["bytes"].items())
     runs = ", ".join(
-        f"{run} (epsilon {'unknown' if spent is None else format(spent, '.3g')})"
+        f"{run} ({'no epsilon' if spent is None else f'epsilon {spent:.3g}'})"
         for run, spent in summary["epsilon_by_run"].items()
     )
     signed = ", ".join(summary["signed_by"]) or "nobody: the site has no identity"
