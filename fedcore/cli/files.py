@@ -10,6 +10,7 @@ import typer
 
 from fedcore.cli.options import Json, PlanFile, print_json
 from fedcore.config import plan as plans
+from fedcore.errors import ConfigError
 from fedcore.terminal import console
 
 plan_app = typer.Typer(help="Plans: what a run does.", no_args_is_help=True)
@@ -30,6 +31,24 @@ def plan_check(plan: PlanFile, as_json: Json = False) -> None:
 def plan_schema() -> None:
     """Print the JSON schema of plans, for editors."""
     typer.echo(json.dumps(plans.schema(), indent=2))
+
+
+@plan_app.command("combinations")
+def plan_combinations(
+    into: Annotated[
+        Path | None, typer.Option(help="Put it between the markers of this Markdown file.")
+    ] = None,
+) -> None:
+    """Print which options of a plan may be combined, and why not where not, as Markdown."""
+    from fedcore.config import combinations
+
+    if into is None:
+        typer.echo(combinations.table())
+        return
+    try:
+        into.write_text(combinations.put_into(into.read_text("utf-8")), "utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{into}: {error}") from error
 
 
 @keys_app.command("create")

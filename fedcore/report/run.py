@@ -22,7 +22,7 @@ class RunReport:
     - ``plan``: ``Plan.model_dump()``; ``started``, ``ended``: ISO 8601
     - ``history``: per round ``{round_num, cohort: [site], dropped: {site: reason}, macro_auc: I,
       accuracy: I, loss: {site: value}, bytes_up, bytes_down, seconds: {phase: s},
-      update_norm: {site: value}}``
+      update_norm: {site: value}, params_bytes: {site: bytes of params that it fetched}}``
     - ``final``: ``{overall: M, groups: {attribute: {value: M}}, suppressed: {attribute:
       subjects}}``
     - ``sites``: ``{site: {summary: M | None, num_examples: {split: count} | count,

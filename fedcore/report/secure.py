@@ -13,11 +13,8 @@ Cost = tuple[str, str]
 """What, and how much."""
 
 PHASES = {
-    "agree": "Agreeing on keys",
-    "mask": "Masking, at the slowest site",
-    "encrypt": "Encrypting, at the slowest site",
-    "unmask": "Taking the masks off the sum",
-    "decrypt": "Opening the encrypted sum",
+    "agree on keys": "Agreeing on keys, the clients' start included",
+    "open the sum": "Opening the sum",
 }
 """Phases of ``RunReport.seconds`` that only secure rounds have."""
 
@@ -41,15 +38,14 @@ def costs(run: RunReport) -> list[Cost]:
 def expansion(history: Sequence[Record]) -> float:
     """Bytes of all updates ÷ those of as many copies of the params as float32; NaN if unknown.
 
-    In the first round each site whose update counted has downloaded the params and nothing else.
+    Of the conversation about them, too. A copy is what a site fetched in the first round: later
+    ones may fetch two, to know what changed.
     """
-    if not history or not (counted := _counted(history[0])):
-        return math.nan
-    params = finite(history[0].get("bytes_down")) / counted
-    unmasked = params * sum(map(_counted, history))
-    return (
-        sum(finite(item.get("bytes_up")) for item in history) / unmasked if unmasked else math.nan
-    )
+    first = history[0] if history else {}
+    fetched = [finite(size) for size in (first.get("params_bytes") or {}).values()]
+    unmasked = max(fetched, default=math.nan) * sum(map(_counted, history))
+    sent = sum(finite(item.get("bytes_up")) for item in history)
+    return sent / unmasked if unmasked else math.nan
 
 
 def _counted(item: Record) -> int:

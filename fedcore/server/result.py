@@ -110,6 +110,7 @@ def _round(record: RoundRecord, evaluation: EvaluationRecord | None) -> dict[str
         "accuracy": overall.get("accuracy"),
         "loss": {site: values.get("loss") for site, values in said.items()},
         "update_norm": {site: values.get("update_norm") for site, values in said.items()},
+        "params_bytes": {site: values.get("bytes_down") for site, values in said.items()},
         "bytes_up": record.bytes_up,
         "bytes_down": record.bytes_down,
         "seconds": _seconds([record], [evaluation] if evaluation is not None else []),

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
+from typer.testing import CliRunner
 
+from fedcore.cli import app
 from fedcore.config import plan as plans
-from fedcore.config.combinations import put_into
+from fedcore.config.combinations import BEGIN, END, put_into, table
+from fedcore.errors import ConfigError
 
 PAGE = Path(__file__).parents[2] / "docs" / "modes.md"
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
@@ -27,3 +30,18 @@ def test_the_examples_are_accepted(example):
     fields |= YAML(typ="safe", pure=True).load(example)
     assert plans.Plan.model_validate(fields).secure_aggregation.mode in ("masks", "ckks")
     assert len(EXAMPLES) == 3
+
+
+def test_the_command_prints_the_table_or_puts_it_into_a_page(tmp_path):
+    command = ["plan", "combinations"]
+    assert CliRunner().invoke(app, command).output.strip() == table()
+    page, other = tmp_path / "page.md", tmp_path / "other.md"
+    page.write_text(f"{BEGIN}\n{END}\n", encoding="utf-8")
+    other.write_text("no markers", encoding="utf-8")
+    assert CliRunner().invoke(app, [*command, "--into", str(page)]).exit_code == 0
+    assert table() in page.read_text(encoding="utf-8")
+    for wrong in (other, tmp_path / "missing.md"):
+        failed = CliRunner().invoke(app, [*command, "--into", str(wrong)])
+        assert isinstance(failed.exception, ConfigError)
+        assert wrong.name in str(failed.exception)
+    assert other.read_text(encoding="utf-8") == "no markers"

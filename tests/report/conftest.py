@@ -133,6 +133,7 @@ def make_round(rng: np.random.Generator, n: int, rounds: int) -> dict[str, Any]:
         "accuracy": interval(0.28 + 0.56 * learnt + rng.normal(0, 0.012), 140),
         "loss": {s: 1.39 - 1.05 * learnt + rng.normal(0, 0.04) + 0.05 * i
                  for i, s in enumerate(active)},
+        "params_bytes": dict.fromkeys(active, 1_060_000),
         "bytes_up": 990_000 * len(active),
         "bytes_down": 1_060_000 * len(SITES),
         "seconds": {"orders": 0.1, "train": 11.5 + rng.normal(0, 0.4), "collect": 0.5,

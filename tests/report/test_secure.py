@@ -68,19 +68,28 @@ def test_the_cost_of_ciphertexts_is_that_of_their_parameters(sample_run):
 
 def test_phases_are_shown_where_they_were_recorded(sample_run):
     run = secured(sample_run(), mode="masks")
-    timed = replace(run, seconds={"train": 3.0, "agree": 0.25, "unmask": 1.5})
-    assert dict(costs(timed))["Agreeing on keys"] == "0.25 s"
-    assert dict(costs(timed))["Taking the masks off the sum"] == "1.5 s"
-    assert "Agreeing on keys" not in dict(costs(run))
+    timed = replace(run, seconds={"train": 3.0, "agree on keys": 0.25, "open the sum": 1.5})
+    assert dict(costs(timed))["Agreeing on keys, the clients' start included"] == "0.25 s"
+    assert dict(costs(timed))["Opening the sum"] == "1.5 s"
+    assert "Opening the sum" not in dict(costs(run))
 
 
 def test_expansion_is_per_update_that_counted():
-    first = {"cohort": ["a", "b"], "dropped": {}, "bytes_down": 200, "bytes_up": 600}
-    later = {"cohort": ["a", "b"], "dropped": {"a": "gone"}, "bytes_down": 200, "bytes_up": 300}
+    first = {"cohort": ["a", "b"], "dropped": {}, "params_bytes": {"a": 100, "b": 100},
+             "bytes_up": 600}  # fmt: skip
+    later = {"cohort": ["a", "b"], "dropped": {"a": "gone"}, "params_bytes": {"b": 200},
+             "bytes_up": 300}  # fmt: skip
     assert expansion([first]) == 3.0
     assert expansion([first, later]) == 3.0, "what a selective plan fetches besides does not count"
-    assert math.isnan(expansion([]))
-    assert math.isnan(expansion([{"cohort": ["a"], "dropped": {"a": "gone"}}]))
+
+
+@pytest.mark.parametrize(
+    "history",
+    [[], [{}], [{"cohort": ["a"], "dropped": {"a": "gone"}}],
+     [{"cohort": ["a"], "bytes_up": 3, "params_bytes": {"a": None}}]],
+)  # fmt: skip
+def test_expansion_is_unknown_where_nothing_was_recorded(history):
+    assert math.isnan(expansion(history))
 
 
 @pytest.mark.parametrize("fields", [{"mode": "masks"}, {"mode": "ckks"}])

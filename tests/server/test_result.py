@@ -69,3 +69,9 @@ def test_of_a_site_that_never_answered_nothing_is_known() -> None:
 def test_without_a_verdict_there_is_no_result() -> None:
     with pytest.raises(NotFound, match="no verdict yet"):
         result_of(toy.open_toy(MemoryStore(), toy.plan()))
+
+
+def test_what_a_site_fetched_in_a_round_is_told() -> None:
+    first, *_ = result_of(finished(toy.plan(rounds=1), MemoryStore()))["history"]
+    assert set(first["params_bytes"]) == set(toy.SITES)
+    assert sum(first["params_bytes"].values()) == first["bytes_down"]
