@@ -42,7 +42,6 @@ BITS = 20
 SITES = 10
 MANY = 100
 MANY_WORDS = 100_000
-NEIGHBOURS = 20
 REPETITIONS = 7
 RATIO_GOAL = 1.5
 UPLOAD_GOAL = 1.05
@@ -189,7 +188,7 @@ def many_sites(rows: list[Row], neighbours: int | None) -> None:
 
     kind = "complete" if neighbours is None else f"sparse_{neighbours}"
     rows.append(row(f"secagg.client.100.{kind}", min(seconds(client) for _ in range(3)), "s"))
-    rows.append(row(f"secagg.server.100.{kind}", unmask(cohort, MANY_WORDS), "s"))
+    rows.append(row(f"secagg.server_unmask.100.{kind}", unmask(cohort, MANY_WORDS), "s"))
 
 
 _FLOWER = """
@@ -262,7 +261,7 @@ def main(results: list[Row]) -> list[Row]:
     """Measure; append the rows to ``results`` and return them."""
     rows: list[Row] = []
     one_site(rows)
-    for neighbours in (None, NEIGHBOURS):
+    for neighbours in (None, secagg.neighbours(MANY)[0]):
         many_sites(rows, neighbours)
     flower(rows)
     results.extend(rows)

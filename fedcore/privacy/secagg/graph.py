@@ -39,7 +39,7 @@ class Graph:
 
 def default_threshold(sites: int) -> int:
     """⌊2n/3⌋ + 1: against an active server with up to n/3 sites on its side (Bonawitz et al.
-    2017, section 6.2).
+    2017, section 6).
 
     >>> [default_threshold(n) for n in (2, 3, 4, 10, 100)]
     [2, 3, 3, 7, 67]
@@ -64,29 +64,30 @@ def sparse(
     order = sorted(sites, key=lambda site: hashlib.sha256(frame(seed, site)).digest())
     count, reach = len(order), (neighbours + 1) // 2
     if 2 * reach >= count - 1:
-        return complete(sites, threshold or count // 2 + 1)
+        return complete(sites, threshold or _majority(count))
     near = [offset for offset in range(-reach, reach + 1) if offset]
     edges = {
         site: frozenset(order[(place + offset) % count] for offset in near)
         for place, site in enumerate(order)
     }
-    return Graph(edges, threshold or (2 * reach + 1) // 2 + 1)
+    return Graph(edges, threshold or _majority(2 * reach + 1))
 
 
 def neighbours(
     sites: int, gamma: float = 0.2, delta: float = 0.2, sigma: int = 40, eta: int = 30
 ) -> tuple[int, int]:
-    """The smallest (neighbours, threshold) with which a sparse graph of ``sites`` is good enough.
+    """How many neighbours make a sparse graph of ``sites`` good enough, and its threshold.
 
     Of the sites at most a share ``gamma`` colludes with the server and at most ``delta`` drops out.
     Except with probability 2^-sigma, fewer than the threshold of anybody's neighbours collude and
     the rest of the graph is connected; except with probability 2^-eta, at least the threshold of
-    everybody's neighbours stay (Bell et al. 2020, Definition 3.2 and the lemmas after it, with the
-    hypergeometric tails themselves instead of their closed bounds). Each probability is summed over
-    all sites. Raises ValueError where not even the complete graph is good enough.
+    everybody's neighbours stay (Bell et al. 2020, section 3, with the hypergeometric tails
+    themselves instead of their closed bounds). Each probability is summed over all sites. The
+    threshold is that of ``sparse``, more than half of a neighbourhood. Raises ValueError where not
+    even the complete graph is good enough.
 
     >>> [neighbours(n)[0] for n in (100, 1000, 10_000)]
-    [54, 112, 134]
+    [54, 118, 146]
     """
     from scipy.stats import hypergeom
 
@@ -99,15 +100,17 @@ def neighbours(
         cut = sites * hypergeom.pmf(reach, sites, corrupt + dropped, reach)
         if degree < others and cut > 2.0**-sigma:
             continue
-        counts = np.arange(degree + 1)
+        threshold = _majority(degree + 1)
         # Summed from the small end: 1 − cdf would lose everything below 1e-16.
-        reached = np.cumsum(hypergeom.pmf(counts, others, corrupt, degree)[::-1])[::-1]
-        left = np.cumsum(hypergeom.pmf(counts, others, others - dropped, degree))
-        # The smallest threshold that collusion does not reach is the best for those who stay.
-        enough = np.flatnonzero(sites * reached <= 2.0**-sigma)
-        if enough.size and sites * left[enough[0] - 1] <= 2.0**-eta:
-            return degree, int(enough[0])
+        reached = sum(hypergeom.pmf(np.arange(degree, threshold - 1, -1), others, corrupt, degree))
+        left = sum(hypergeom.pmf(np.arange(threshold), others, others - dropped, degree))
+        if sites * reached <= 2.0**-sigma and sites * left <= 2.0**-eta:
+            return degree, threshold
     raise ValueError(
         f"with {sites} sites, {gamma} of them colluding and {delta} dropping out, no graph is good "
         "enough: those who stay are too few to tell from those who collude"
     )
+
+
+def _majority(holders: int) -> int:
+    return holders // 2 + 1

@@ -102,6 +102,16 @@ def test_any_threshold_of_the_shares_opens_a_secret_and_fewer_do_not(count, thre
     assert shares.reconstruct(forged, owner, terms, lambda s: s == secret) is None
 
 
+@pytest.mark.parametrize("liar", [0, 14, 29])
+def test_one_wrong_share_is_left_out_wherever_it_stands(liar):
+    """Among 30 million choices of 20 from 30 shares."""
+    terms = Cohort(names(30), 20).terms
+    secret = bytes(range(16))
+    told = shares.split(secret, "site-002", terms)
+    told[names(30)[liar]] = bytes(16)
+    assert shares.reconstruct(told, "site-002", terms, lambda s: s == secret) == secret
+
+
 @settings(deadline=None)
 @given(st.data())
 def test_shares_combine_to_what_the_library_says(data):
