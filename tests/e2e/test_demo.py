@@ -6,79 +6,16 @@ of the undisturbed one. Where the moment of a kill matters, ``trapped.py`` runs 
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
+from demo_runs import TIMEOUT, copy_of, end, log_of, nothing_runs, sprung, start
 from running import processes
 
 pytestmark = pytest.mark.e2e
-
-DEMO = ["demo", "--scale", "0.3", "--rounds", "2", "--json"]
-TRAPPED = Path(__file__).parents[1] / "support" / "trapped.py"
-SHIPPED = Path(__file__).parents[2] / "plans" / "brain_tumour.yaml"
-TIMEOUT = 600.0
-
-
-def small_plan(path: Path) -> Path:
-    """The shipped plan, shorter, and with splits that leave few subjects enough to evaluate."""
-    yaml = YAML()
-    plan = yaml.load(SHIPPED)
-    plan["training"]["epochs"] = 1
-    plan["task"]["dataset"]["arguments"]["fractions"] = [0.4, 0.3, 0.3]
-    yaml.dump(plan, path)
-    return path
-
-
-def start(
-    workdir: Path, *arguments: str, traps: Sequence[Sequence[str]] = ()
-) -> subprocess.Popen[str]:
-    plan = small_plan(workdir.parent / "small.yaml")
-    environment = {name: value for name, value in os.environ.items() if "PREFECT" not in name}
-    fedcore = [str(TRAPPED), json.dumps(traps)] if traps else ["-m", "fedcore"]
-    with log_of(workdir).open("a") as log:
-        return subprocess.Popen(
-            [sys.executable, *fedcore, *DEMO, "--plan", str(plan), "--workdir", str(workdir),
-             *arguments],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env=environment,
-        )  # fmt: skip
-
-
-def log_of(workdir: Path) -> Path:
-    return workdir.parent / f"{workdir.name}.log"
-
-
-def sprung(workdir: Path) -> int:
-    return log_of(workdir).read_text().count("trap: killed")
-
-
-def end(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """Its last line. The gate may say no (3): two rounds on few subjects are not a good model."""
-    output, _ = process.communicate(timeout=TIMEOUT)
-    assert process.returncode in (0, 3), output
-    result: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return result
-
-
-def nothing_runs(workdir: Path) -> bool:
-    give_up = time.monotonic() + 30
-    while time.monotonic() < give_up:
-        if not processes(workdir):
-            return True
-        time.sleep(0.1)
-    return False
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +51,6 @@ def test_report_and_model_can_be_opened(undisturbed: tuple[Path, dict[str, Any]]
 def test_nothing_is_left_running(undisturbed: tuple[Path, dict[str, Any]]) -> None:
     workdir, _ = undisturbed
     assert nothing_runs(workdir), processes(workdir)
-
-
-def copy_of(undisturbed: Path, workdir: Path) -> Path:
-    """Another folder for a run, in which the hospitals have their scans already."""
-    shutil.copytree(undisturbed, workdir, ignore=shutil.ignore_patterns("*.sock", "logs", "runs"))
-    return workdir
 
 
 STAGES_OF_THE_FLOW = [

@@ -1,0 +1,75 @@
+"""Secure rounds as a user runs them, on real services, with kills and drills at the protocol's
+stages: a client that comes back costs nothing, and one that stays away costs itself."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from demo_runs import TIMEOUT, copy_of, end, log_of, nothing_runs, sprung, start
+
+pytestmark = pytest.mark.e2e
+
+Result = tuple[Path, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    workdir = tmp_path_factory.mktemp("secure") / "masks"
+    return workdir, end(start(workdir, "--secure", "masks"))
+
+
+def test_masked_run_ends_well(masked: Result) -> None:
+    workdir, result = masked
+    assert set(result["sites"]) == {"north", "east", "south", "west"}
+    assert all(not site["modalities"] for site in result["sites"].values()), "nobody was told"
+    assert result["onnx"]["max_abs_diff"] <= 1e-4
+    assert nothing_runs(workdir)
+
+
+def test_clients_and_flow_killed_at_the_stages(tmp_path: Path, masked: Result) -> None:
+    """Each is started again, says what it said before, and the params are the same bits."""
+    workdir = copy_of(masked[0], tmp_path / "killed")
+    secure = ["--secure", "masks"]
+    clients = [
+        ("north", "after", "rounds/00000/attempt-0/roster.json"),
+        ("west", "after", "orders/west/.*/000000.inbox.json"),
+        ("clients", "after", "rounds/00000/attempt-0/survivors.json"),
+        ("east", "after", "orders/east/.*/000000.signatures.json"),
+    ]
+    flow = ("flow", "after", "rounds/00001/attempt-0/signatures.json")
+    process = start(workdir, *secure, traps=[*clients, flow])
+    process.communicate(timeout=TIMEOUT)
+    told = log_of(workdir).read_text()
+    assert process.returncode == -signal.SIGKILL, told
+    assert sprung(workdir) == len(clients) + 1, told
+    result = end(start(workdir, *secure, "--resume"))
+    assert result["params_sha256"] == masked[1]["params_sha256"]
+    assert "dropped out" not in log_of(workdir).read_text()
+
+
+def test_drill_before_unmask_changes_nothing(tmp_path: Path, masked: Result) -> None:
+    """Its update was sent: the others' shares take its masks off, and the sum is the same."""
+    workdir = copy_of(masked[0], tmp_path / "drill")
+    result = end(start(workdir, "--secure", "masks", "--drop", "north@unmask"))
+    assert result["params_sha256"] == masked[1]["params_sha256"]
+    log = (workdir / "logs" / "client-north.log").read_text()
+    assert "a drill: this client ends before it says unmask" in log
+    assert nothing_runs(workdir)
+
+
+def test_drill_before_the_update_costs_one_site_one_round(tmp_path: Path, masked: Result) -> None:
+    workdir = copy_of(masked[0], tmp_path / "drill")
+    result = end(start(workdir, "--secure", "masks", "--drop", "north@update"))
+    assert result["params_sha256"] != masked[1]["params_sha256"]
+    assert "a drill" in log_of(workdir).read_text() + Path(result["report"]).read_text()
+
+
+def test_encrypted_run_ends_well(tmp_path: Path, masked: Result) -> None:
+    workdir = copy_of(masked[0], tmp_path / "ckks")
+    result = end(start(workdir, "--secure", "ckks"))
+    assert set(result["sites"]) == {"north", "east", "south", "west"}
+    assert result["bytes_up"] > 2 * masked[1]["bytes_up"], "ciphertexts are larger than words"
+    assert abs((result["macro_auc"] or 0) - (masked[1]["macro_auc"] or 0)) < 0.05
