@@ -28,6 +28,11 @@ def hides_sites(plan: Mapping[str, Any]) -> bool:
     return secure_of(plan).mode != "none"
 
 
+def in_the_open(secure: SecureAggregation) -> bool:
+    """Whether a part of each site's update travels so that the server can read it, by choice."""
+    return secure.mode == "ckks" and _selective(secure) and secure.rest == "plain"
+
+
 def server_sees(plan: Mapping[str, Any]) -> str:
     """In one line, what the server sees of the updates.
 
@@ -37,7 +42,7 @@ def server_sees(plan: Mapping[str, Any]) -> str:
     secure = secure_of(plan)
     if secure.mode == "none":
         return "every update, whole"
-    if _in_the_open(secure):
+    if in_the_open(secure):
         return f"the sum, and of every update all but {_encrypted(secure)}"
     return "the sum of the updates"
 
@@ -106,7 +111,7 @@ def _of_one(secure: SecureAggregation) -> str:
 def _of_the_weights(secure: SecureAggregation) -> str:
     if secure.mode == "none":
         return "told, with the weight of each"
-    if _in_the_open(secure):
+    if in_the_open(secure):
         return (
             "not told, but seen where a part arrives in the open: one that a site did not train is "
             "all zeros"
@@ -136,10 +141,6 @@ def _undone_by(secure: SecureAggregation) -> str:
 
 def _selective(secure: SecureAggregation) -> bool:
     return secure.encrypt != ["*"] or secure.encrypt_share < 1
-
-
-def _in_the_open(secure: SecureAggregation) -> bool:
-    return secure.mode == "ckks" and _selective(secure) and secure.rest == "plain"
 
 
 def _encrypted(secure: SecureAggregation) -> str:

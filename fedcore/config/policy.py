@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import Field
 
 from fedcore.config import yaml
+from fedcore.config.disclosure import in_the_open
 from fedcore.config.plan import Name, Plan, Section
 
 
@@ -33,7 +34,9 @@ class Allow(Section):
         default=None, gt=0, description="smallest noise_multiplier accepted; unset = none asked"
     )
     require_secure_aggregation: bool = Field(
-        default=False, description="true: no plan by which the server sees this site's own update"
+        default=False,
+        description="true: no plan by which the server sees this site's own update, "
+        "or a part of it",
     )
 
 
@@ -93,4 +96,6 @@ def objection(policy: Policy, plan: Plan) -> str | None:
         )
     if allow.require_secure_aggregation and plan.secure_aggregation.mode == "none":
         return "this site requires secure aggregation: masks or ckks"
+    if allow.require_secure_aggregation and in_the_open(plan.secure_aggregation):
+        return "this site requires secure aggregation of the whole update; rest: plain shows a part"
     return None

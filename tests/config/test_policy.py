@@ -46,3 +46,19 @@ def test_leaving_consent_out_needs_the_sites_word() -> None:
 )
 def test_objections_say_what_is_wrong(allow: dict[str, Any], told: str) -> None:
     assert told in str(objection(policy(**allow), PLAN))
+
+
+def test_who_requires_secure_aggregation_gets_it_for_the_whole_update() -> None:
+    fields = PLAN.model_dump(mode="json")
+    fields["aggregation"]["weights"] = "uniform"
+
+    def told(**secure: Any) -> str | None:
+        plan = plans.Plan.model_validate({**fields, "secure_aggregation": secure})
+        return objection(policy(require_secure_aggregation=True), plan)
+
+    assert "requires secure aggregation: masks or ckks" in str(told())
+    assert "rest: plain shows a part" in str(told(mode="ckks", encrypt_share=0.1, rest="plain"))
+    assert "rest: plain shows a part" in str(told(mode="ckks", encrypt=["head.*"], rest="plain"))
+    assert told(mode="masks") is None
+    assert told(mode="ckks") is None
+    assert told(mode="ckks", encrypt_share=0.1) is None
