@@ -34,9 +34,7 @@ class Allow(Section):
         default=None, gt=0, description="smallest noise_multiplier accepted; unset = none asked"
     )
     require_secure_aggregation: bool = Field(
-        default=False,
-        description="true: no plan by which the server sees this site's own update, "
-        "or a part of it",
+        default=False, description="true: no plan by which the server sees this site's own update"
     )
 
 
