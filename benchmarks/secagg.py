@@ -36,7 +36,7 @@ from benchmarks.aggregation import layout, model
 from fedcore import seeds
 from fedcore.params import BLOCK, modules
 from fedcore.privacy import fixed_point, secagg
-from fedcore.privacy.secagg import Revealed, Secrets, Shares, Signatures
+from fedcore.privacy.secagg import Revealed, Secrets, Shares, Signatures, SiteKeys
 
 BITS = 20
 SITES = 10
@@ -145,7 +145,7 @@ def message_bytes(cohort: Cohort, site: str) -> int:
         cohort.share(each)
     survivors = cohort.sites[:-1]
     signature = secagg.check_consistency(cohort.identities[site], survivors, cohort.terms)
-    messages = [
+    messages: list[SiteKeys | Shares | Signatures | Revealed] = [
         next(keys for keys in cohort.roster if keys.site == site),
         Shares(cohort.shared[site]),
         Signatures({site: signature}),
@@ -236,7 +236,7 @@ def flower(rows: list[Row]) -> None:
     """The same work by Flower's functions, or a row that says it does not install here."""
     work = [list(layout().values()), SITES, secagg.default_threshold(SITES), BITS, 3]
     with tempfile.TemporaryDirectory(prefix="fedcore-benchmark-") as folder:
-        python = Path(folder) / "bin" / "python"
+        python = str(Path(folder) / "bin" / "python")
         try:
             venv.create(folder, with_pip=True)
             install = [python, "-m", "pip", "install", "--quiet", FLOWER]

@@ -123,12 +123,10 @@ class TestAServerThatChangesTheRoster:
         self.refused(self.cohort.roster + strangers.roster, "sybil-1 are not signed")
 
     def test_a_revoked_identity_counts_no_more(self):
-        others = {s: keys for s, keys in self.cohort.accepted.items() if s != "site-003"}
+        revoked = replace(self.cohort)
+        revoked.accepted["site-003"] = []
         with pytest.raises(OrderRefused, match="keys of site-003"):
-            secagg.check_roster(
-                self.cohort.roster, "site-000", self.cohort.secrets["site-000"],
-                others | {"site-003": []}, self.cohort.context, 4,
-            )  # fmt: skip
+            revoked.check_roster("site-000")
 
     def test_a_rotated_identity_counts_beside_the_old_one(self):
         new = Ed25519PrivateKey.generate()
@@ -195,10 +193,7 @@ class TestAServerThatChangesTheRoster:
     def test_too_few_sites_or_a_threshold_of_half(self):
         self.refused(self.cohort.roster[:3], "3 sites, fewer than the 4")
         with pytest.raises(OrderRefused, match="more than half"):
-            secagg.check_roster(
-                self.cohort.roster[:4], "site-000", self.cohort.secrets["site-000"],
-                self.cohort.accepted, self.cohort.context, 2,
-            )  # fmt: skip
+            Cohort(names(3), 2).check_roster("site-000", self.cohort.roster[:4])
 
     def test_a_key_that_gives_no_secret_is_named(self):
         """Points of small order: whoever sends one would know the shared secret, all zeros."""
@@ -237,11 +232,11 @@ class TestAServerThatChangesShares:
     inboxes = cohort.inboxes(cohort.sites)
 
     def refused(self, site: str, inbox: dict[str, bytes], words: str) -> None:
-        secrets, sites, terms = self.cohort.secrets[site], self.cohort.sites, self.cohort.terms
+        cohort = self.cohort
         with pytest.raises(OrderRefused, match=words):
-            secagg.check_inbox(site, secrets, inbox, terms)
+            secagg.check_inbox(site, cohort.secrets[site], inbox, cohort.terms)
         with pytest.raises(OrderRefused, match=words):
-            secagg.unmask(site, secrets, inbox, sites, sites, terms)
+            cohort.unmask(site, inbox, cohort.sites, cohort.sites)
 
     def test_honest_ones_open(self):
         for site, inbox in self.inboxes.items():
@@ -368,10 +363,7 @@ class TestAServerThatEquivocatesAboutSurvivors:
         survivors = [site for site in cohort.sites if site not in sorted(near)[:3]]
         inbox = cohort.inboxes(cohort.sites)["site-000"]
         with pytest.raises(OrderRefused, match="2 sites survive near this site, and 3"):
-            secagg.unmask(
-                "site-000", cohort.secrets["site-000"], inbox, cohort.sites, survivors,
-                cohort.terms,
-            )  # fmt: skip
+            cohort.unmask("site-000", inbox, cohort.sites, survivors)
 
     @given(st.data())
     @settings(deadline=None, max_examples=40)
@@ -381,9 +373,7 @@ class TestAServerThatEquivocatesAboutSurvivors:
         senders = data.draw(st.sets(st.sampled_from([*cohort.sites, "sybil"])))
         survivors = data.draw(st.sets(st.sampled_from([*cohort.sites, "sybil"])))
         try:
-            said = secagg.unmask(
-                "site-000", cohort.secrets["site-000"], inbox, senders, survivors, cohort.terms
-            )
+            said = cohort.unmask("site-000", inbox, senders, survivors)
         except OrderRefused:
             fine = survivors <= senders <= set(cohort.sites)
             assert not (fine and "site-000" in survivors and len(survivors) >= 3)
@@ -405,9 +395,7 @@ class TestAServerThatEquivocatesAboutSurvivors:
         cohort = Cohort(names(5), 3)
         inbox = cohort.inboxes(cohort.sites)["site-000"]
         with pytest.raises(OrderRefused, match=words):
-            secagg.unmask(
-                "site-000", cohort.secrets["site-000"], inbox, senders, survivors, cohort.terms
-            )
+            cohort.unmask("site-000", inbox, senders, survivors)
 
     def test_a_site_alone_among_senders_masks_nothing(self):
         """With no peer only the self mask would hide it, and the server can ask for that."""

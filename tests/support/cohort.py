@@ -54,6 +54,15 @@ class Cohort:
             self.neighbours,
         )
 
+    def unmask(
+        self,
+        site: str,
+        inbox: Mapping[str, bytes],
+        senders: Collection[str],
+        survivors: Collection[str],
+    ) -> Revealed:
+        return secagg.unmask(site, self.secrets[site], inbox, senders, survivors, self.terms)
+
     def inboxes(self, senders: Collection[str]) -> dict[str, dict[str, bytes]]:
         shared = {s: secagg.share_keys(s, self.secrets[s], self.terms) for s in senders}
         return {
@@ -110,9 +119,7 @@ def play(
     }
     for site in [site for site in signatures if vanish.get(site) != "unmask"]:
         secagg.check_signatures(played.survivors, signatures, cohort.accepted, terms)
-        played.revealed[site] = secagg.unmask(
-            site, cohort.secrets[site], inboxes[site], played.senders, played.survivors, terms
-        )
+        played.revealed[site] = cohort.unmask(site, inboxes[site], played.senders, played.survivors)
     played.unmasked = secagg.unmask_sum(
         played.total.copy(), played.senders, played.survivors, played.revealed, terms
     )
