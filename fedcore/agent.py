@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -83,8 +84,18 @@ class Agent:
             self._runs[run_id].launcher.cancel(self._site, run_id)
             self._runs.pop(run_id).launcher.close()
         for run_id, seq in wanted.items():
-            if not self._exchange.has_reply(self._site, run_id, seq):
+            if not self._answered(run_id, seq):
                 self._serve(run_id, seq)
+
+    def _answered(self, run_id: str, seq: int) -> bool:
+        """Whether a client has nothing more to say to the order, as far as anybody can know."""
+        said = partial(self._exchange.has_reply, self._site, run_id, seq)
+        if not said():
+            return False
+        if not said("keys"):
+            return True  # no secure round: the reply was all
+        masked = self._exchange.plan(run_id).secure_aggregation.masked
+        return said("unmask" if masked else "consistency")
 
     def _serve(self, run_id: str, seq: int) -> None:
         if run_id not in self._runs:

@@ -72,6 +72,28 @@ def test_starts_what_is_asked_once(scene: Scene) -> None:
     assert scene.launched.ensured == [0]
 
 
+def test_in_a_secure_round_the_update_is_not_the_last_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A client that dies between its update and its shares is started again, until those came."""
+    secure = {"mode": "masks", "threshold": 2}
+    plan = toy.plan(aggregation={"weights": "uniform"}, secure_aggregation=secure)
+    monkeypatch.setattr("fedcore.launch.agent._LOOK", 0.0)
+    monkeypatch.setattr(toy, "plan", lambda: plan)
+    scene, data = Scene(), toy.site_stores()
+    toy.train_round(scene.run, 0, toy.InlineLauncher(scene.store, data, drops={"north": "unmask"}))
+    scene.launcher.ensure(scene.order)
+    assert scene.run.exchange.has_reply("north", "run-1", 0), "its update"
+    scene.agent.look()
+    assert scene.launched.ensured == [0]
+    toy.InlineLauncher(scene.store, data).ensure(scene.order)
+    assert scene.run.exchange.has_reply("north", "run-1", 0, "unmask")
+    scene.launched.status = FAILED
+    scene.agent.look()
+    assert scene.launched.ensured == [0]
+    assert scene.launcher.poll("north") == RUNNING, "nobody asks how a client is that is done"
+
+
 def test_an_answered_order_starts_nothing(scene: Scene) -> None:
     scene.launcher.ensure(scene.order)
     client = toy.Client(toy.policy("north"), Exchange(scene.store), toy.site_store("north"))
