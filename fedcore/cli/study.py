@@ -51,14 +51,17 @@ def demo(
     scale: Annotated[float, typer.Option(help="Times the usual number of subjects.")] = 1.0,
     secure: Annotated[
         SecureMode | None,
-        typer.Option(help="The server sees the sum of the updates alone: how it is kept so."),
+        typer.Option(
+            help="Hide each site's update from the server, which sees their sum: how. Weights that "
+            "the plan does not bound are capped."
+        ),
     ] = None,
     drop: Annotated[
         str | None,
         typer.Option(
             metavar="SITE@STEP",
             help="A fire drill: in the second round the site's client ends itself before it says "
-            "keys, shares, update, consistency or unmask.",
+            "keys, shares, update, consistency or unmask; without a secure mode, update.",
         ),
     ] = None,
     baselines: Annotated[
