@@ -26,8 +26,8 @@ Data = Annotated[
 ]
 RunId = Annotated[str | None, typer.Option("--run", help="This run alone.")]
 
-_SHOWN = ("number", "when", "run", "round", "kind", "protection", "bytes", "clip", "noise",
-          "epsilon", "approver")  # fmt: skip
+_SHOWN = {"no": "number", "when": "when", "round": "round", "what": "kind",
+          "sent": "protection", "bytes": "bytes", "ε": "epsilon"}  # fmt: skip
 
 
 @ledger_app.command("egress")
@@ -57,8 +57,8 @@ def egress(
     checked = check(store, identity or own)
     entries = [entry for entry in checked.entries if run_id in (None, entry.run_id)]
     rows = [_row(entry) for entry in entries]
-    table = [{name: "–" if row[name] is None else row[name] for name in _SHOWN} for row in rows]
-    show_rows("What left", table)
+    for title, of_run in _by_run(rows).items():
+        show_rows(title, of_run)
     fault = checked.fault
     missing = [head for head in witness or () if head not in checked.heads]
     if fault is None and missing:
@@ -145,6 +145,18 @@ def _row(entry: Entry) -> dict[str, Any]:
         "to": entry.destination,
         "sha256": entry.sha256,
     }
+
+
+def _by_run(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Tables by run and by what a run has in common: terms, and who approved them."""
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        terms = ("plan", "purpose", "clip", "noise", "approver")
+        told = ", ".join(f"{name} {row[name]}" for name in terms if row[name] not in (None, ""))
+        shown = {title: "–" if row[name] is None else row[name] for title, name in _SHOWN.items()}
+        shown["when"] = row["when"][:16].replace("T", " ")
+        tables.setdefault(f"{row['run']}: {told}", []).append(shown)
+    return tables
 
 
 def _summary(entries: list[Entry]) -> dict[str, Any]:
