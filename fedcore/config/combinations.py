@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from itertools import combinations, product
 from typing import Any
 
-from fedcore.config.plan import Plan, Section, illegal_combinations
+from fedcore.config.plan import Plan, Section
+from fedcore.config.rules import illegal_combinations
 
 BEGIN = "<!-- made by `fedcore plan combinations`: begin -->"
 END = "<!-- made by `fedcore plan combinations`: end -->"

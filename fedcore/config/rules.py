@@ -1,0 +1,151 @@
+"""What a plan may not combine: each fault as one sentence that says why, and the way out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fedcore.config.plan import Plan
+
+
+def illegal_combinations(plan: Plan) -> list[str]:
+    """What may not be combined, each fault as one sentence that says why and the way out."""
+    faults = []
+    private = plan.privacy.noise_multiplier > 0
+    if private and plan.privacy.clip_norm is None:
+        faults.append(
+            "privacy: noise_multiplier without clip_norm protects nothing, because noise is scaled "
+            "to the clipped norm; set clip_norm or remove the noise"
+        )
+    unbounded = plan.aggregation.weights == "examples" and plan.aggregation.weight_cap is None
+    if private and unbounded:
+        faults.append(
+            "aggregation: unbounded weights with noise make the sensitivity unbounded; use "
+            "weights: uniform, or set weight_cap"
+        )
+    if plan.aggregation.weights == "uniform" and plan.aggregation.weight_cap is not None:
+        faults.append("aggregation: weight_cap has no effect with weights: uniform; remove it")
+    if plan.cohort.size is not None and plan.cohort.min_clients > plan.cohort.size:
+        faults.append(
+            f"cohort: min_clients {plan.cohort.min_clients} can never be reached by a cohort of "
+            f"{plan.cohort.size}; lower min_clients or raise size"
+        )
+    if plan.gates.max_group_gap is not None and not plan.task.groups:
+        faults.append("gates: max_group_gap needs task.groups to compare; name them or remove it")
+    if plan.training.mixed_precision and plan.training.device == "cpu":
+        faults.append("training: mixed_precision is for GPUs; remove it or set device: auto")
+    return [
+        *faults,
+        *_against_robust_rules(plan),
+        *_against_secure_aggregation(plan),
+        *_against_hidden_statistics(plan),
+    ]
+
+
+def _against_robust_rules(plan: Plan) -> list[str]:
+    """What cannot go with a rule that leaves updates out, or would do nothing."""
+    how, where = plan.aggregation, "aggregation: "
+    faults = []
+    wanted = {"trimmed_mean": "trim", "krum": "byzantine", "multi_krum": "byzantine"}
+    for field in ("trim", "byzantine"):
+        given, needed = getattr(how, field) is not None, wanted.get(how.rule) == field
+        if given and not needed:
+            faults.append(f"{where}{field} has no effect with rule: {how.rule}; remove it")
+        if needed and not given:
+            faults.append(f"{where}rule: {how.rule} needs {field}, for how many sites may lie")
+    if how.rule == "mean":
+        return faults
+    if how.weights != "uniform":
+        faults.append(
+            f"{where}rule: {how.rule} counts every site the same, because a site that lies would "
+            "lie about its weight too; set weights: uniform"
+        )
+    if plan.cohort.min_clients < how.fewest:
+        faults.append(
+            f"{where}rule: {how.rule} as set needs {how.fewest} updates to leave any out; set "
+            f"cohort.min_clients to {how.fewest} or more"
+        )
+    if plan.privacy.noise_multiplier > 0:
+        faults.append(
+            f"{where}how far one site can move a {how.rule} is not bounded by clip_norm, to which "
+            "the noise is scaled; use rule: mean, or remove the noise"
+        )
+    if plan.secure_aggregation.mode != "none":
+        faults.append(
+            f"{where}rule: {how.rule} cannot go with secure_aggregation: a sum behind masks shows "
+            "no single update, so no rule can leave one out; use rule: mean, or mode: none"
+        )
+    return faults
+
+
+def _against_secure_aggregation(plan: Plan) -> list[str]:
+    """What cannot go with a sum that is all the server sees, or would do nothing."""
+    secure, where = plan.secure_aggregation, "secure_aggregation: "
+    faults = []
+    changed = {name for name, value in secure if value != type(secure).model_fields[name].default}
+    masks, ckks = {"bits", "threshold", "neighbours"}, {"encrypt", "encrypt_share", "rest"}
+    without_effect = {
+        "none": masks | ckks | {"statistics"}, "masks": ckks, "ckks": {"neighbours"}
+    }  # fmt: skip
+    idle = changed & (
+        set() if secure.mode == "ckks" and secure.masked else without_effect[secure.mode]
+    )
+    if idle:
+        faults.append(f"{where}{min(idle)} has no effect with mode: {secure.mode}; remove it")
+    if secure.mode == "none":
+        return faults
+    if plan.privacy.clip_norm is None:
+        faults.append(
+            f"{where}needs privacy.clip_norm, because the server cannot clip what it cannot see, "
+            "and because the range of the sum follows from it"
+        )
+    if plan.aggregation.weights == "examples" and plan.aggregation.weight_cap is None:
+        faults.append(
+            f"{where}needs bounded weights, because the server cannot check what it cannot see; "
+            "use weights: uniform, or set weight_cap"
+        )
+    if plan.compression.codec != "float32":
+        faults.append(
+            f"compression: {plan.compression.codec} does not commute with a secure sum; use "
+            "codec: float32 (behind masks, bits says how many travel)"
+        )
+    if plan.cohort.min_clients < 2:
+        faults.append(
+            f"{where}a sum over one site is that site's update; set cohort.min_clients to 2 or more"
+        )
+    size, threshold = plan.cohort.size, secure.threshold
+    if size is not None and threshold is not None and not size / 2 < threshold <= size:
+        faults.append(
+            f"{where}threshold {threshold} for a cohort of {size}: more than half and at most all "
+            "of them are needed"
+        )
+    if size is not None and secure.neighbours is not None and secure.neighbours >= size:
+        faults.append(
+            f"{where}a cohort of {size} has no {secure.neighbours} neighbours; remove neighbours"
+        )
+    return faults
+
+
+def _against_hidden_statistics(plan: Plan) -> list[str]:
+    """What cannot go with evaluation statistics of which the server sees the sum alone."""
+    secure, where = plan.secure_aggregation, "secure_aggregation: "
+    if not secure.statistics or secure.mode == "none":
+        return []
+    faults = []
+    if plan.task.groups:
+        faults.append(
+            f"{where}statistics cannot go with task.groups: what is summed has one layout for all "
+            "sites, and which groups a site has is not told; remove groups, or statistics"
+        )
+    for gate in ("min_site_auc", "max_group_gap"):
+        if gate in plan.gates.asked():
+            faults.append(
+                f"gates: {gate} cannot be asked with secure_aggregation.statistics, because nobody "
+                "knows a figure by site or by group then; remove it, or statistics"
+            )
+    if plan.cohort.size is not None and secure.threshold is not None:
+        faults.append(
+            f"{where}a threshold for a cohort of {plan.cohort.size} cannot go with statistics, "
+            "which all sites are asked for; remove threshold (more than two thirds must stay then)"
+        )
+    return faults
