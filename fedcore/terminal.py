@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from fedcore.config.disclosure import NOT_TOLD, hides_sites, server_sees
+from fedcore.config.disclosure import NOT_TOLD, hides_figures, hides_sites, server_sees
 from fedcore.errors import EXIT_GATE_FAILED
 
 console = Console(stderr=True)
@@ -155,15 +155,16 @@ def _site_table(result: Mapping[str, Any]) -> Table:
     table = Table(title="Sites", title_justify="left")
     for column in ("site", "trained on", "tested on", "modalities", "macro AUC", "left out"):
         table.add_column(column)
-    hidden = hides_sites(result["plan"])
+    hidden, hidden_figures = hides_sites(result["plan"]), hides_figures(result["plan"])
     for name, site in result["sites"].items():
         modalities = ", ".join(f"{m} {n}" for m, n in site["modalities"].items())
+        auc = ((site["summary"] or {}).get("macro_auc") or {}).get("value")
         table.add_row(
             name,
             str(site["num_examples"]["train"]),
-            str(site["num_examples"]["test"]),
+            NOT_TOLD if hidden_figures else str(site["num_examples"]["test"]),
             NOT_TOLD if hidden else modalities,
-            _number(((site["summary"] or {}).get("macro_auc") or {}).get("value")),
+            NOT_TOLD if hidden_figures else _number(auc),
             ", ".join(f"{n} {reason}" for reason, n in site["left_out"].items()) or "none",
         )
     return table

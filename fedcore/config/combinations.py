@@ -1,8 +1,8 @@
 """Which options of a plan may be combined, as the validator has it: a table for the documentation.
 
 Options are tried in pairs on a plan that is otherwise at rest. That says all there is: a plan is
-refused just where two of its options are (``tests/config/test_combinations.py`` tries every
-combination of them).
+refused just where two of its options are (``tests/config/test_combinations.py`` tries any three of
+them in every mode).
 """
 
 from __future__ import annotations
@@ -102,6 +102,18 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
         Option("`threshold: 5` of a cohort of 8", {"cohort": {"size": 8}, **_secure(threshold=5)}),
         Option("`threshold: 4` of a cohort of 8", {"cohort": {"size": 8}, **_secure(threshold=4)}),
     ),
+    "statistics": (
+        Option("statistics by site"),
+        Option("`statistics: true`", _secure(statistics=True)),
+    ),
+    "groups": (
+        Option("no groups"),
+        Option("`task.groups` named", {"task": {"groups": ["sex"]}}),
+    ),
+    "gate": (
+        Option("no gate by site"),
+        Option("`gates.min_site_auc` set", {"gates": {"min_site_auc": 0.5}}),
+    ),
     "rule": (
         Option("`rule: mean`"),
         Option("`rule: median`", {"aggregation": {"rule": "median"}}, "median"),
@@ -118,6 +130,14 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
 def faults(*options: Option) -> list[str]:
     """What the validator says of a plan with these options, one sentence a fault."""
     return illegal_combinations(_plan(options))
+
+
+def quarrel(one: Option, other: Option) -> list[str]:
+    """Why these refuse each other, in a mode that accepts either."""
+    for mode in MODES:
+        if not faults(mode, one) and not faults(mode, other):
+            return faults(mode, one, other)
+    return []
 
 
 def table() -> str:
@@ -188,15 +208,14 @@ def _alike(options: Sequence[Option]) -> list[list[Option]]:
 
 
 def _quarrels() -> list[tuple[list[Option], list[Option], str]]:
-    """Groups of options that refuse each other, though none is refused alone, and why."""
+    """Groups of options that refuse each other, and why."""
     found: dict[str, tuple[list[Option], list[Option], str]] = {}
     for left, right in combinations(OPTIONS.values(), 2):
         for one, other in product(left[1:], right[1:]):
-            for why in faults(one, other):
-                if why not in {*faults(one), *faults(other)}:
-                    group = found.setdefault(_general(why, other), ([], [], why))
-                    group[0].append(one)
-                    group[1].append(other)
+            for why in quarrel(one, other):
+                group = found.setdefault(_general(why, other), ([], [], why))
+                group[0].append(one)
+                group[1].append(other)
     return list(found.values())
 
 

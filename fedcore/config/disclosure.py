@@ -28,6 +28,11 @@ def hides_sites(plan: Mapping[str, Any]) -> bool:
     return secure_of(plan).mode != "none"
 
 
+def hides_figures(plan: Mapping[str, Any]) -> bool:
+    """Whether evaluation figures by site and by group are kept from the server too."""
+    return hides_sites(plan) and secure_of(plan).statistics
+
+
 def in_the_open(secure: SecureAggregation) -> bool:
     """Whether a part of each site's update travels so that the server can read it, by choice."""
     return secure.mode == "ckks" and _selective(secure) and secure.rest == "plain"
@@ -59,8 +64,9 @@ def disclosure(plan: Mapping[str, Any]) -> list[Answer]:
             "the model, not from the server" if noise else "")),
         ("Which parts of the model a site trained", _of_the_weights(secure)),
         ("A site's loss, size of update and modalities", NOT_TOLD if hidden else "told"),
-        ("A site's evaluation", "counts by class and by group, in every mode; groups smaller than "
-         "the site's policy allows are left out"),
+        ("A site's evaluation", "nothing: its counts are summed behind masks" if
+         hides_figures(plan) else "counts by class and by group; groups smaller than the site's "
+         "policy allows are left out"),
         ("Who takes part", "told in every mode, with the number of subjects, how many were left "
          "out and why, and how long each step took"),
         ("Who could undo this", _undone_by(secure)),

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fedcore.config.disclosure import NOT_TOLD, hides_sites, how_aggregated
+from fedcore.config.disclosure import NOT_TOLD, hides_figures, hides_sites, how_aggregated
 from fedcore.evaluation.fairness import gaps
 from fedcore.registry.manifest import Manifest
 
@@ -29,8 +29,8 @@ def model_card(manifest: Manifest) -> str:
         "Model details": _details(manifest),
         "Intended use": _intended_use(manifest),
         "Training data": _data(manifest),
-        "Metrics": _metrics(manifest.metrics),
-        "Fairness": _fairness(manifest.metrics),
+        "Metrics": _metrics(manifest),
+        "Fairness": _fairness(manifest),
         "Gate": _gate(manifest),
         "Privacy": _privacy(manifest.privacy),
         "Limits": _limits(manifest),
@@ -74,12 +74,14 @@ def _data(manifest: Manifest) -> str:
     return f"{text}\n\nImages stayed at the sites; the metrics are of subjects not trained on."
 
 
-def _metrics(metrics: Mapping[str, Any]) -> str:
+def _metrics(manifest: Manifest) -> str:
+    metrics, hidden = manifest.metrics, hides_figures(manifest.plan)
     summary = metrics.get("all") or {}
     rows = [_row("All sites", summary.get("overall"))]
     rows += [
         _row(f"Site: {site}", (of or {}).get("overall"))
         for site, of in sorted((metrics.get("sites") or {}).items())
+        if not hidden
     ]
     rows += [
         _row(f"{_words(attribute)}: {value}", figures)
@@ -88,6 +90,8 @@ def _metrics(metrics: Mapping[str, Any]) -> str:
     ]
     notes = [_table(("Subjects of", "Number", *_FIGURES.values(), "Calibration error"), rows)]
     notes.append("Brackets are 95 % intervals. Macro figures are means over the classes.")
+    if hidden:
+        notes.append(f"Figures by site and by group: {NOT_TOLD}.")
     per_class = (summary.get("overall") or {}).get("per_class") or {}
     if per_class:
         names = ("auc", "sensitivity", "specificity", "f1")
@@ -104,10 +108,11 @@ def _metrics(metrics: Mapping[str, Any]) -> str:
     return "\n\n".join(notes)
 
 
-def _fairness(metrics: Mapping[str, Any]) -> str:
-    found = gaps(metrics.get("all") or {})
+def _fairness(manifest: Manifest) -> str:
+    found = gaps(manifest.metrics.get("all") or {})
     if not found:
-        return f"Differences between groups: {NOT_MEASURED}."
+        why = NOT_TOLD if hides_figures(manifest.plan) else NOT_MEASURED
+        return f"Differences between groups: {why}."
     rows = [
         (_words(attribute), _number(gap["gap"]), gap["best"] or "", gap["worst"] or "",
          _number(gap["equal_opportunity"]["gap"]), ", ".join(gap["undefined"]))

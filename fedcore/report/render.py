@@ -37,6 +37,7 @@ def render(run: RunReport) -> str:
             guarantee=words.guarantee(run.privacy),
             attendance=words.attendance(run),
             hidden=disclosure.hides_sites(run.plan),
+            hides_figures=disclosure.hides_figures(run.plan),
             not_told=disclosure.NOT_TOLD,
             leaves=disclosure.what_leaves(run.plan),
             sees=disclosure.server_sees(run.plan),
@@ -54,8 +55,11 @@ def _figures(run: RunReport) -> dict[str, Markup | None]:
     gates = run.plan.get("gates") or {}
     overall = run.final.get("overall") or {}
     thresholds = {key: gates.get(f"min_{key}") for key in ("macro_auc", "sensitivity")}
-    sites = [("all sites", overall)]
+    sites: list[results.Row] = [("all sites", overall)]
     sites += [(site, about.get("summary") or {}) for site, about in run.sites.items()]
+    groups = results.group_rows(run.final)
+    if disclosure.hides_figures(run.plan):
+        sites, groups = [], []
     clip_norm = (run.plan.get("privacy") or {}).get("clip_norm")
     return {
         "quality": curves.quality(run.history, thresholds["macro_auc"]),
@@ -64,7 +68,7 @@ def _figures(run: RunReport) -> dict[str, Markup | None]:
         "seconds": curves.seconds(run.history),
         "traffic": curves.traffic(run.history),
         "sites": results.forest("sites", sites, {"macro_auc": gates.get("min_site_auc")}),
-        "groups": results.forest("groups", results.group_rows(run.final), thresholds),
+        "groups": results.forest("groups", groups, thresholds),
         "compared": results.compared(overall.get("macro_auc"), run.baselines or {}),
         "roc": results.roc(overall),
         "confusion": results.confusion(overall, _task(run).get("classes") or ()),

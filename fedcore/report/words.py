@@ -14,13 +14,17 @@ from fedcore.report.run import Record, RunReport
 
 @dataclass(frozen=True)
 class Tile:
-    """One figure of the headline. ``threshold`` is the gate's; ``at_most`` turns its direction."""
+    """One figure of the headline. ``threshold`` is the gate's; ``at_most`` turns its direction.
+
+    ``by_site``: it needs figures by site or by group.
+    """
 
     label: str
     interval: Any
     meaning: str
     threshold: float | None = None
     at_most: bool = False
+    by_site: bool = False
 
     @property
     def measured(self) -> bool:
@@ -57,10 +61,10 @@ def tiles(run: RunReport) -> list[Tile]:
         Tile("Accuracy", overall.get("accuracy"), "the share of subjects given the right class",
              gates.get("min_accuracy")),
         Tile("Worst site", worst, f"macro AUC at {worst_site}" if worst_site else
-             "macro AUC by site", gates.get("min_site_auc")),
+             "macro AUC by site", gates.get("min_site_auc"), by_site=True),
         Tile("Group gap", gap, f"difference in macro AUC between values of {gap_of}"
              if gap_of else "difference in macro AUC between groups",
-             gates.get("max_group_gap"), at_most=True),
+             gates.get("max_group_gap"), at_most=True, by_site=True),
     ]  # fmt: skip
 
 

@@ -105,3 +105,14 @@ def test_the_card_says_how_updates_were_aggregated(registry: Registry, register:
     hidden = card(registry, register("run-2", plan=plan, participants=participants))
     assert "summed behind masks" in section(hidden, "Model details")
     assert "| north | 30 | not told (secure aggregation) |" in section(hidden, "Training data")
+
+
+def test_figures_by_site_that_nobody_knows_are_not_called_unmeasured(
+    registry: Registry, register: Register, metrics: dict[str, Any]
+) -> None:
+    plan = {"secure_aggregation": {"mode": "masks", "statistics": True}}
+    told = {"all": {"overall": metrics["all"]["overall"]}, "sites": {"north": {}}}
+    text = card(registry, register(plan=plan, metrics=told))
+    assert "Figures by site and by group: not told (secure aggregation)." in text
+    assert "Differences between groups: not told (secure aggregation)." in text
+    assert "Site: north" not in section(text, "Metrics")

@@ -49,11 +49,26 @@ def test_a_plain_run_was_told_everything(sample_run):
     assert "What that cost" not in seen
 
 
+def test_figures_by_site_that_were_not_told_are_said_so(sample_run):
+    run = secured(sample_run(), mode="masks", statistics=True)
+    sites = {site: {**about, "summary": None} for site, about in run.sites.items()}
+    final = {"overall": run.final["overall"]}
+    page = Page(render(replace(run, sites=sites, final=final, fairness={})))
+    not_told = "not told (secure aggregation)"
+    assert f"Worst site {not_told}" in page.text
+    assert f"Group gap {not_told}" in page.text
+    table = part(page, "By site The one final model", "By group")
+    assert f"mayo 140 train {not_told} {not_told}" in table, "modalities, and figures"
+    groups = part(page, "Does it work equally well", "By class")
+    assert f"by group {not_told}" in groups
+    assert f"Gaps {not_told}" in groups
+
+
 def test_the_page_says_what_the_server_could_see(masked):
     seen = part(masked, "What the server could see By the plan", "Who took part")
     assert "Nothing: it arrives behind masks" in seen
     assert "Bytes of the updates ÷ the params as float32 0.93 ×" in seen
-    assert "Counts by class and by group, in every mode" in seen
+    assert "Counts by class and by group; groups smaller" in seen
     assert "model updates behind masks, and counts from which" in masked.text
     assert "a form that shows the server the sum of the updates. The server averages" in masked.text
 
