@@ -86,6 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             asked.results.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
         _write_report(workdir, rows, runs, asked)
     console.print(_table(rows))
+    for row in rows:
+        if "error" in row:
+            console.print(f"{row['mode']}: {row['error']}", markup=False, highlight=False)
     console.print(f"rows {asked.results}\nreport {asked.report}", markup=False)
 
 
@@ -185,7 +188,7 @@ def _table(rows: Iterable[Row]) -> Table:
         table.add_column(column)
     for row in rows:
         if "error" in row:
-            table.add_row(row["mode"], *[""] * 6, row["error"])
+            table.add_row(row["mode"], *[""] * 6, "did not end")
             continue
         epsilon = "none" if row["epsilon"] is None else scientific(row["epsilon"])
         table.add_row(
