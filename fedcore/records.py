@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,7 @@ class TrainOrder:
     nonce: str = ""
     previous_digest: str | None = None
     kind: Literal["train"] = "train"
+    split: ClassVar[Split] = "train"
 
     def names_attempt(self) -> tuple[str | int, ...]:
         """What names this attempt at this round, the same for every site and no other attempt."""
@@ -55,7 +56,8 @@ class EvalOrder:
     """Evaluate the params of ``round_num`` on one split and reply with an Evaluation.
 
     With ``onnx_digest``, also compare that export in the exchange with PyTorch, on the site's own
-    subjects: real inputs are nowhere else.
+    subjects: real inputs are nowhere else. ``attempt`` counts those at this evaluation that failed
+    before, where statistics are summed in secret.
     """
 
     run_id: str
@@ -66,8 +68,14 @@ class EvalOrder:
     params_digest: str
     split: Split = "validation"
     onnx_digest: str | None = None
+    attempt: int = 0
     nonce: str = ""
     kind: Literal["evaluate"] = "evaluate"
+
+    def names_attempt(self) -> tuple[str | int, ...]:
+        """What names this attempt at this evaluation, and no attempt at a round."""
+        place = (self.run_id, self.plan_digest, self.round_num, self.params_digest)
+        return (*place, self.attempt, self.nonce, self.kind, self.split)
 
 
 @dataclass(frozen=True)
@@ -86,16 +94,16 @@ Step = Literal[
     "keys", "roster", "shares", "inbox", "survivors", "consistency", "signatures", "unmask",
     "decrypt", "sum",
 ]  # fmt: skip
-"""The parts of the conversation that a TrainOrder begins under secure aggregation.
+"""The parts of the conversation that an order begins where the server is to see a sum alone.
 
-Sites say ``keys``, ``shares``, ``consistency``, ``unmask`` and ``sum``, beside their update; the
+Sites say ``keys``, ``shares``, ``consistency``, ``unmask`` and ``sum``, beside their reply; the
 server passes on ``roster``, ``inbox``, ``survivors``, ``signatures`` and ``decrypt``.
 """
 
 
 @dataclass(frozen=True)
 class Relay:
-    """What the server passes on to a site in a secure round: a part of the TrainOrder ``seq``."""
+    """What the server passes on to a site in a secure round: a part of the order ``seq``."""
 
     run_id: str
     site: str
@@ -161,6 +169,26 @@ class SealedUpdate:
 
 
 @dataclass(frozen=True)
+class SealedEvaluation:
+    """A site's reply to an EvalOrder whose statistics are summed behind masks.
+
+    ``arrays``: ``masked`` (uint64 words). ``data`` and ``measurements`` say nothing of the subjects
+    that were evaluated, not even how many they are (``num_subjects`` is 0).
+    """
+
+    site: str
+    run_id: str
+    seq: int
+    order_digest: str
+    arrays: Mapping[str, NDArray[Any]]
+    data: DataSummary
+    measurements: Mapping[str, float] = field(default_factory=dict)
+
+
+Sealed = SealedUpdate | SealedEvaluation
+
+
+@dataclass(frozen=True)
 class Message:
     """What a site says in a secure round, beside its update."""
 
@@ -199,7 +227,7 @@ class Refusal:
     step: Step | None = None
 
 
-Reply = ClientUpdate | SealedUpdate | Message | Evaluation | Refusal
+Reply = ClientUpdate | Evaluation | Sealed | Message | Refusal
 
 
 @dataclass(frozen=True)
@@ -253,6 +281,8 @@ class EvaluationRecord:
     """What the sites' statistics of one split add up to, written once.
 
     ``summary`` is over all sites, ``sites`` by site, both as ``metrics.summarise`` gives them.
+    Where the statistics were summed in secret, ``sites`` holds no figures and only says whose are
+    in the sum, and ``num_examples`` is empty.
     ``missing``: site → why there is no evaluation of it. ``data``: what the sites said of theirs.
     ``onnx_max_abs_diff``: site → largest deviation of the export there, when it was asked for.
     """

@@ -12,15 +12,14 @@ from fedcore.server.result import result_of
 from fedcore.server.run import Run
 from fedcore.store.api import Store
 from flows import tasks
+from flows.evaluate import evaluate_sites
 from flows.show import show_release
 
 
 def release_model(run: Run, launcher: Launcher, store: Store) -> dict[str, Any]:
     """Judge the run's final params on what no site trained on, and release them if they pass."""
     onnx_digest = tasks.export(run)
-    orders = tasks.order_evaluation(run, run.plan.rounds, "test", onnx_digest=onnx_digest)
-    absent = tasks.await_replies(run, orders, launcher)
-    evaluation = tasks.evaluate(run, orders, absent)
+    evaluation = evaluate_sites(run, run.plan.rounds, "test", launcher, onnx_digest=onnx_digest)
     verdict = tasks.judge(run, evaluation)
     version = tasks.register(run, evaluation, verdict, store)
     finish(run)

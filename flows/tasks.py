@@ -13,6 +13,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from fedcore.server import evaluation, orders, release, replies, rounds
+from fedcore.server.secure import evaluation as secure_evaluation
 from fedcore.server.secure import rounds as secure
 
 P = ParamSpec("P")
@@ -51,6 +52,8 @@ await_replies = _named("await replies", replies.await_replies)
 aggregate = _named("aggregate and commit", rounds.aggregate)
 agree_on_keys = _named("agree on keys", secure.agree_on_keys)
 reveal_sum = _named("reveal the sum and commit", secure.reveal_sum)
+agree_on_keys_to_evaluate = _named("agree on keys", secure_evaluation.agree_on_keys)
+reveal_statistics = _named("reveal the statistics", secure_evaluation.reveal_statistics)
 evaluate = _named("add up statistics", evaluation.evaluate)
 export = _named("export ONNX", release.export)
 judge = _named("judge at the gate", release.judge)

@@ -27,6 +27,7 @@ from fedcore.settings import flow_settings
 from fedcore.training.state import get_params
 from flows import tasks
 from flows.cancel import end_clients
+from flows.evaluate import evaluate_sites
 from flows.names import flow_run_name, run_id_of
 from flows.release import release_model
 from flows.served import end_with_parent, write_report
@@ -104,9 +105,7 @@ def train_round(
 ) -> tuple[RoundRecord, EvaluationRecord]:
     """Train and evaluate: one round."""
     record = record_of(run, round_num) or train_sites(run, round_num, launcher)
-    checks = tasks.order_evaluation(run, round_num + 1, "validation")
-    absent = tasks.await_replies(run, checks, launcher)
-    return record, tasks.evaluate(run, checks, absent)
+    return record, evaluate_sites(run, round_num + 1, "validation", launcher)
 
 
 def train_sites(run: Run, round_num: int, launcher: Launcher) -> RoundRecord:

@@ -41,6 +41,7 @@ class Learner:
         self._min_cell = min_cell
         self._data: Mapping[Split, Any] = resolve(plan.task.dataset)(site)
         self._left_out = _left_out(self._data)
+        self._inputs: dict[int, Mapping[str, tuple[int, ...]]] = {}
         self._module = build_model(plan)
         self._loss: Callable[..., Any] = resolve(plan.task.loss)
 
@@ -87,13 +88,8 @@ class Learner:
         Raises DataError if the split has fewer subjects than the site reports on.
         """
         started = time.perf_counter()
+        self.check(order.split)
         dataset = self._dataset(order.split)
-        if len(dataset) < self._min_cell:
-            raise DataError(
-                f"{len(dataset)} subjects in the {order.split} split; fewer than "
-                f"{self._min_cell} are not reported on",
-                reason=f"fewer than {self._min_cell} subjects in the {order.split} split",
-            )
         state.load_params(self._module, params)
         scores, targets = local.predict(self._module, dataset, self._plan.training)
         statistics = resolve(self._plan.task.metrics.collect)(
@@ -122,6 +118,16 @@ class Learner:
             measurements=measurements,
         )
 
+    def check(self, split: Split) -> None:
+        """Raises DataError if the split has fewer subjects than the site reports on."""
+        size = len(self._dataset(split))
+        if size < self._min_cell:
+            raise DataError(
+                f"{size} subjects in the {split} split; fewer than {self._min_cell} are not "
+                "reported on",
+                reason=f"fewer than {self._min_cell} subjects in the {split} split",
+            )
+
     def _dataset(self, split: Split) -> Any:
         try:
             dataset = self._data[split]
@@ -135,8 +141,10 @@ class Learner:
     def _summary(self, dataset: Any) -> DataSummary:
         """What the order used, and what the site left out of everything: a subject that is left
         out is in no split, and every reply can say so."""
+        if id(dataset) not in self._inputs:  # it may look through the whole split
+            self._inputs[id(dataset)] = local.input_shapes(dataset)
         known = getattr(dataset, "summary", None) or DataSummary(num_subjects=len(dataset))
-        return replace(known, left_out=self._left_out, inputs=local.input_shapes(dataset))
+        return replace(known, left_out=self._left_out, inputs=self._inputs[id(dataset)])
 
     def _weights(self, trained: Mapping[str, int]) -> dict[str, float]:
         rule = self._plan.aggregation

@@ -10,17 +10,20 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 from fedcore import params as flat
 from fedcore.client.learner import Learner
 from fedcore.client.outbox import Outbox
 from fedcore.client.private import Private, forget
-from fedcore.client.secure import Partner, SecureRound, without_modalities
+from fedcore.client.secure import Partner, SecureRound
+from fedcore.client.summand import StatisticsSummand, Summand, UpdateSummand, without_modalities
 from fedcore.client.talk import Talk
 from fedcore.config.federation import Drill
 from fedcore.config.plan import Plan, Timeouts
 from fedcore.config.policy import Policy, objection
 from fedcore.errors import DataError, OrderRefused, PermanentError
+from fedcore.params import Params
 from fedcore.records import (
     ClientUpdate,
     EvalOrder,
@@ -29,6 +32,8 @@ from fedcore.records import (
     Message,
     Refusal,
     Reply,
+    Sealed,
+    SealedEvaluation,
     SealedUpdate,
     TrainOrder,
 )
@@ -127,10 +132,9 @@ class Client:
             if isinstance(order, FinishOrder):
                 forget(self._data, run_id)
                 return
-            if isinstance(order, TrainOrder):
-                talk = Talk(self._exchange, order, order_digest, self._server_key)
-                self._round_num = order.round_num
-            yield from self._obey(order, order_digest, talk)
+            talk = Talk(self._exchange, order, order_digest, self._server_key)
+            self._round_num = order.round_num if isinstance(order, TrainOrder) else -1
+            yield from self._obey(order, talk)
             return
         except DataError as error:
             # The message may name a subject's file: it stays here, and the category goes.
@@ -167,11 +171,12 @@ class Client:
             there = self._exchange.has_order(self._site, run_id, seq)
         return seq
 
-    def _obey(
-        self, order: TrainOrder | EvalOrder, order_digest: str, talk: Talk | None
-    ) -> Iterator[Reply | None]:
+    def _obey(self, order: TrainOrder | EvalOrder, talk: Talk) -> Iterator[Reply | None]:
         plan = self._plan_of(order)
+        secure = plan.secure_aggregation
         self._asked = (plan, order.round_num)
+        if secure.statistics if isinstance(order, EvalOrder) else secure.mode != "none":
+            talk.step = "keys"  # what the server waits for first
         reason = objection(self._policy, plan)
         if reason is not None:
             raise OrderRefused(reason)
@@ -182,36 +187,57 @@ class Client:
             model = self._exchange.onnx(order.run_id, order.onnx_digest)
             size += len(model)
         spent = {"bytes_down": float(size), "seconds.download": time.perf_counter() - started}
-        self._egress.recall(self._ledger.accept(order, order_digest, self._egress.end()))
+        self._egress.recall(self._ledger.accept(order, talk.order_digest, self._egress.end()))
+        summand: Summand
         if isinstance(order, EvalOrder):
-            evaluation = self._learner_of(plan, spent).evaluate(order, order_digest, params, model)
-            data = evaluation.data
-            if plan.secure_aggregation.mode != "none":
-                data = without_modalities(data)
-            yield replace(evaluation, data=data, measurements={**evaluation.measurements, **spent})
-            return
-
-        def train() -> ClientUpdate:
-            update = self._learner_of(plan, spent).train(order, order_digest, params)
-            return replace(update, measurements={**update.measurements, **spent})
-
-        if plan.secure_aggregation.mode == "none" or talk is None:
-            yield train()
-            return
+            evaluate = partial(self._evaluate, order, talk.order_digest, params, model, plan, spent)
+            if not secure.statistics:
+                yield evaluate()
+                return
+            self._learner_of(plan, spent).check(order.split)
+            summand = StatisticsSummand(plan, evaluate)
+        else:
+            train = partial(self._train, order, talk.order_digest, params, plan, spent)
+            if secure.mode == "none":
+                yield train()
+                return
+            change = self._change(order, params, plan, spent)
+            summand = UpdateSummand(plan, order, params, change, train)
         if self._partner is None:
             raise OrderRefused(
                 "the plan wants secure aggregation, and this client has no identity; set "
                 "FEDCORE_IDENTITY to a key of `fedcore keys create`, and peers in the policy"
             )
-        change = None
-        if plan.secure_aggregation.encrypt_share < 1 and order.previous_digest is not None:
-            before, size = self._exchange.params(
-                order.run_id, order.round_num - 1, order.previous_digest
-            )
-            change = flat.subtract(params, before)
-            spent["bytes_down"] += size
-        private = Private(self._data, order, order_digest)
-        yield from SecureRound(talk, private, self._partner, plan, params, change, train).replies()
+        private = Private(self._data, order, talk.order_digest)
+        yield from SecureRound(talk, private, self._partner, plan, summand).replies()
+
+    def _train(
+        self, order: TrainOrder, digest: str, params: Params, plan: Plan, spent: dict[str, float]
+    ) -> ClientUpdate:
+        update = self._learner_of(plan, spent).train(order, digest, params)
+        return replace(update, measurements={**update.measurements, **spent})
+
+    def _evaluate(
+        self, order: EvalOrder, digest: str, params: Params, model: bytes | None, plan: Plan,
+        spent: dict[str, float],
+    ) -> Evaluation:  # fmt: skip
+        evaluation = self._learner_of(plan, spent).evaluate(order, digest, params, model)
+        data = evaluation.data
+        if plan.secure_aggregation.mode != "none":
+            data = without_modalities(data)
+        return replace(evaluation, data=data, measurements={**evaluation.measurements, **spent})
+
+    def _change(
+        self, order: TrainOrder, params: Params, plan: Plan, spent: dict[str, float]
+    ) -> Params | None:
+        """What the round before changed in the params, where what is encrypted rests on it."""
+        if plan.secure_aggregation.encrypt_share == 1 or order.previous_digest is None:
+            return None
+        before, size = self._exchange.params(
+            order.run_id, order.round_num - 1, order.previous_digest
+        )
+        spent["bytes_down"] += size
+        return flat.subtract(params, before)
 
     def _learner_of(self, plan: Plan, spent: dict[str, float]) -> Learner:
         """Data and model of the plan; notes the seconds it took to load them."""
@@ -225,7 +251,7 @@ class Client:
         return self._learner[1]
 
     def _take_part_in_drill(self, reply: Reply) -> None:
-        updates = isinstance(reply, ClientUpdate | SealedUpdate)
+        updates = isinstance(reply, ClientUpdate | Sealed)
         step = "update" if updates else getattr(reply, "step", None)
         if self._drill is not None and (self._drill, 1) == (step, self._round_num):
             raise PermanentError(f"a drill: this client ends before it says {step}")
@@ -246,5 +272,7 @@ def _describe(reply: Reply) -> str:
             return f"evaluated {reply.num_examples} subjects"
         case SealedUpdate():
             return "trained, and sent the update sealed"
+        case SealedEvaluation():
+            return "evaluated, and sent the counts sealed"
         case Message():
             return f"said {reply.step}"

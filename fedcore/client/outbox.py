@@ -8,7 +8,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedcore.config.plan import Plan, Privacy
 from fedcore.privacy.accounting import GaussianEvent, epsilon
-from fedcore.records import ClientUpdate, Evaluation, Message, Reply, SealedUpdate
+from fedcore.records import (
+    ClientUpdate,
+    Evaluation,
+    Message,
+    Reply,
+    SealedEvaluation,
+    SealedUpdate,
+)
 from fedcore.store import blobs
 from fedcore.store.egress import REFUSAL, Departure, Egress
 from fedcore.store.exchange import Exchange, Parcel, pack_reply
@@ -83,6 +90,8 @@ def _kind(reply: Reply) -> str:
     match reply:
         case SealedUpdate() if "masked" in reply.arrays:
             return "masked_input"
+        case SealedEvaluation():
+            return "masked_statistics"
         case ClientUpdate() | Evaluation() | SealedUpdate():
             return type(reply).__name__
         case _:
@@ -91,7 +100,7 @@ def _kind(reply: Reply) -> str:
 
 def _protection(reply: Reply) -> str:
     match reply:
-        case SealedUpdate():
+        case SealedUpdate() | SealedEvaluation():
             return "+".join(name for name in _SEALED if name in reply.arrays)
         case ClientUpdate() | Evaluation() | Message(step="sum"):
             return "plain"  # the sum, because the server reads it: it is of all sites

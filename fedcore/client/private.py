@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fedcore.errors import OrderRefused
-from fedcore.records import TrainOrder
+from fedcore.records import EvalOrder, TrainOrder
 from fedcore.store.api import Store
 
 _BEGUN = "order"
 
 
 class Private:
-    """The secrets of one secure round of one site: written once, deleted when it is over."""
+    """The secrets of one secure round of one site: written once, deleted when it is over.
 
-    def __init__(self, store: Store, order: TrainOrder, order_digest: str) -> None:
+    An evaluation whose statistics are summed behind masks is such a round too.
+    """
+
+    def __init__(self, store: Store, order: TrainOrder | EvalOrder, order_digest: str) -> None:
         self._store = store
         self._run_id = order.run_id
-        self._place = f"{_place(order.run_id)}{order.round_num:05d}.{order.attempt}"
+        what = "" if isinstance(order, TrainOrder) else f"-{order.split}"
+        self._place = f"{_place(order.run_id)}{order.round_num:05d}{what}.{order.attempt}"
         self._order_digest = order_digest.encode()
 
     def begin(self) -> None:

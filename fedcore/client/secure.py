@@ -1,4 +1,4 @@
-"""A round of which the server sees the sum alone: what the site says, step by step.
+"""A sum that is all the server sees: what the site says, step by step.
 
 The conversation is that of Bonawitz et al. 2017 (https://eprint.iacr.org/2017/281, Figure 4), for
 encrypted sums too: the sites agree on who takes part, and on whose updates are in the sum, before
@@ -8,27 +8,24 @@ goes through the same steps with the same secrets, and says the same.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from numpy.typing import NDArray
 
-from fedcore import seeds
 from fedcore.client.private import Private
+from fedcore.client.summand import Summand
 from fedcore.client.talk import Talk
 from fedcore.config.plan import Plan
 from fedcore.errors import OrderRefused
-from fedcore.params import Params
 from fedcore.privacy import secagg
-from fedcore.privacy.division import Division, division
+from fedcore.privacy.division import Division
 from fedcore.privacy.secagg import Roster, Secrets, Shares, Signatures, Surviving, Terms
 from fedcore.privacy.secagg.client import Identities
-from fedcore.records import ClientUpdate, DataSummary, Reply, SealedUpdate, TrainOrder
+from fedcore.records import Reply, Sealed
 
 if TYPE_CHECKING:  # TenSEAL is there only where a plan encrypts
     from fedcore.client.keyholder import Keyholder
@@ -44,19 +41,13 @@ class Partner:
 
 @dataclass(frozen=True)
 class SecureRound:
-    """One site's part in one attempt at one round.
-
-    ``params``: those to train from; ``change``: what the round before changed in them, where the
-    plan's choice of what to encrypt rests on it. ``train`` is called once keys are agreed on.
-    """
+    """One site's part in one attempt at one sum: of updates, or of statistics."""
 
     talk: Talk
     private: Private
     partner: Partner
     plan: Plan
-    params: Params
-    change: Params | None
-    train: Callable[[], ClientUpdate]
+    summand: Summand
 
     def replies(self) -> Iterator[Reply | None]:
         """What the site says, one after the other; None where it must wait.
@@ -74,7 +65,7 @@ class SecureRound:
         yield talk.say("keys", keys.to_json())
         told = yield from talk.hear("roster", "shares")
         terms = self._terms(Roster.from_json(told, OrderRefused), secrets, context)
-        divided = self._division(len(terms.roster))
+        divided = self.summand.division(len(terms.roster))
         key = self._keyholder(divided, secrets, terms)
 
         yield talk.say("shares", self._shares(divided, key, secrets, terms))
@@ -87,7 +78,7 @@ class SecureRound:
             key.receive(told.get("key"))
 
         if not talk.sent_update():
-            yield self._update(divided, key, secrets, inbox, terms)
+            yield self._sealed(divided, key, secrets, inbox, terms)
 
         told = yield from talk.hear("survivors", "consistency")
         surviving = Surviving.from_json(told, OrderRefused)
@@ -122,11 +113,6 @@ class SecureRound:
             rule.neighbours,
         )
 
-    def _division(self, sites: int) -> Division:
-        return division(
-            self.params, sites=sites, change=self.change, **self.plan.division_of_updates()
-        )
-
     def _keyholder(self, divided: Division, secrets: Secrets, terms: Terms) -> Keyholder | None:
         if divided.parameters is None:
             return None
@@ -154,57 +140,22 @@ class SecureRound:
         shared: dict[str, Any] = json.loads(self.private.remember("shares", share))
         return shared
 
-    def _update(
+    def _sealed(
         self,
         divided: Division,
         key: Keyholder | None,
         secrets: Secrets,
         inbox: Mapping[str, bytes],
         terms: Terms,
-    ) -> SealedUpdate:
-        """Train, and let the update leave in such parts as the plan says."""
-        update, site = self.train(), self.talk.order.site
-        parts = divided.divide(
-            update.update, update.weights, self.params, rounding_key(self.plan, self.talk.order)
-        )
+    ) -> Sealed:
+        """Do the work, and let its result leave in such parts as the plan says."""
+        parts, cover = self.summand.make(divided)
         arrays: dict[str, Any] = {}
         if parts.masked is not None:
+            site = self.talk.order.site
             arrays["masked"] = secagg.masked_input(parts.masked, site, secrets, inbox, terms)
         if key is not None and parts.encrypted is not None:
             arrays |= key.encrypted(parts.encrypted)
         if parts.plain is not None:
             arrays["plain"] = parts.plain
-        return sealed(update, arrays)
-
-
-def rounding_key(plan: Plan, order: TrainOrder) -> bytes:
-    """The 32 bytes that rounding draws from.
-
-    They are no secret, so that a round done again gives the same sum: what hides the update are
-    the masks.
-    """
-    number = seeds.derive(plan.seed, "rounding", order.site, order.round_num)
-    return hashlib.sha256(str(number).encode()).digest()
-
-
-def sealed(update: ClientUpdate, arrays: Mapping[str, NDArray[Any]]) -> SealedUpdate:
-    """The update with nothing but ``arrays`` of it, and nothing of what the site has or learnt."""
-    kept = {
-        name: value
-        for name, value in update.measurements.items()
-        if name.startswith("seconds.") or name == "bytes_down"
-    }
-    return SealedUpdate(
-        update.site,
-        update.run_id,
-        update.seq,
-        update.order_digest,
-        arrays,
-        data=without_modalities(update.data),
-        measurements=kept,
-    )
-
-
-def without_modalities(data: DataSummary) -> DataSummary:
-    """What may be told where nobody is to know which site has which scanner."""
-    return replace(data, modalities={})
+        return replace(cover, arrays=arrays)

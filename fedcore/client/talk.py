@@ -8,7 +8,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from fedcore.records import Message, Reply, Step, TrainOrder
+from fedcore.records import EvalOrder, Message, Reply, Step, TrainOrder
 from fedcore.store.exchange import Exchange
 
 Waiting = Generator[Reply | None, None, Mapping[str, Any]]
@@ -20,7 +20,7 @@ class Talk:
     """``step`` is what the site says next, or says no to; None is its reply to the order."""
 
     exchange: Exchange
-    order: TrainOrder
+    order: TrainOrder | EvalOrder
     order_digest: str
     server_key: Ed25519PublicKey
     step: Step | None = field(default=None, init=False)

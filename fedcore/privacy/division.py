@@ -126,6 +126,16 @@ def division(
     return Division(bound, grid if behind_masks else None, parameters, selection)
 
 
+def whole_numbers(largest: int, sites: int) -> Division:
+    """For vectors of whole numbers in [0, ``largest``]: all of it behind masks, and exact.
+
+    Raises ValueError where no word holds their sum over the ``sites``.
+    """
+    bits = largest.bit_length() + 1
+    bound = float((1 << (bits - 1)) - 1)  # so that the grid's step is 1
+    return Division(bound, fixed_point.grid(bits, bound, sites))
+
+
 def _flatten(update: Params, weights: Mapping[str, float], like: Params, bound: float) -> Values:
     """The vector in float64; weights, which lie in [0, 1], are brought to the bound."""
     vector, begin = np.zeros(fixed_point.length(like)), 0

@@ -9,11 +9,14 @@ from typing import Any
 from fedcore.config.functions import resolve
 from fedcore.errors import NotFound, UpdateRejected
 from fedcore.evaluation.metrics import merge
+from fedcore.evaluation.tally import LARGEST
 from fedcore.records import EvalOrder, Evaluation, EvaluationRecord, Refusal, Split, Statistics
 from fedcore.server.run import Run
 
+Measurements = Mapping[str, Mapping[str, float]]
+"""What the sites measured, by site."""
+
 _MAX_BYTES = 1 << 26
-_LARGEST = 2**43  # so that a thousand sites' counts add up exactly, to 2^53
 
 
 def evaluation_of(run: Run, round_num: int, split: Split) -> EvaluationRecord | None:
@@ -50,44 +53,53 @@ def evaluate(run: Run, orders: Sequence[EvalOrder], dropped: Mapping[str, str]) 
             continue
         try:
             reply, size = _read(run, order)
-            summary = _summarise(run, merge([reply.statistics]))
+            summary = summarise(run, merge([reply.statistics]))
             merged = merge([merged, reply.statistics])
             sites[order.site], replies[order.site] = summary, reply
             bytes_up += size
         except (UpdateRejected, NotFound) as error:
             missing[order.site] = str(error)
+    said = {site: reply.measurements for site, reply in replies.items()}
     record = EvaluationRecord(
         run_id=run.run_id,
         round_num=round_num,
         split=split,
-        summary=_summarise(run, merged),
+        summary=summarise(run, merged),
         sites=sites,
         num_examples={site: reply.num_examples for site, reply in replies.items()},
         missing=dict(sorted(missing.items())),
-        onnx_max_abs_diff={
-            site: reply.measurements["onnx_max_abs_diff"]
-            for site, reply in replies.items()
-            if "onnx_max_abs_diff" in reply.measurements
-        },
+        onnx_max_abs_diff=deviations(said),
         bytes_up=bytes_up,
-        bytes_down=int(sum(r.measurements.get("bytes_down", 0) for r in replies.values())),
-        seconds={
-            "summarise": time.perf_counter() - started,
-            "evaluate": max(
-                (r.measurements.get("seconds.evaluate", 0.0) for r in replies.values()), default=0.0
-            ),
-        },
+        bytes_down=int(sum(of.get("bytes_down", 0) for of in said.values())),
+        seconds={"summarise": time.perf_counter() - started, "evaluate": slowest(said)},
         data={site: reply.data for site, reply in replies.items()},
     )
-    if not run.exchange.create_record(run.run_id, _name(round_num, split), record):
-        return evaluation_of(run, round_num, split) or record
+    return commit(run, record)
+
+
+def commit(run: Run, record: EvaluationRecord) -> EvaluationRecord:
+    """Write the evaluation down; what is written already stays, and is returned."""
+    if not run.exchange.create_record(run.run_id, _name(record.round_num, record.split), record):
+        return evaluation_of(run, record.round_num, record.split) or record
     return record
 
 
-def _summarise(run: Run, statistics: Statistics) -> dict[str, Any]:
+def summarise(run: Run, statistics: Statistics) -> dict[str, Any]:
+    """The plan's figures of these statistics. Raises UpdateRejected where nobody counted so."""
     task = run.plan.task
     summary: dict[str, Any] = resolve(task.metrics.summarise)(statistics, task.classes)
     return summary
+
+
+def deviations(said: Measurements) -> dict[str, float]:
+    """Site → how far the export was off there, where it was asked."""
+    name = "onnx_max_abs_diff"
+    return {site: of[name] for site, of in said.items() if name in of}
+
+
+def slowest(said: Measurements) -> float:
+    """Seconds of the site that took longest to evaluate."""
+    return max((of.get("seconds.evaluate", 0.0) for of in said.values()), default=0.0)
 
 
 def _read(run: Run, order: EvalOrder) -> tuple[Evaluation, int]:
@@ -97,7 +109,7 @@ def _read(run: Run, order: EvalOrder) -> tuple[Evaluation, int]:
     if not isinstance(reply, Evaluation):
         raise UpdateRejected("sent an update where an evaluation was asked for")
     for name, array in reply.statistics.items():
-        if not ((array >= 0) & (array <= _LARGEST)).all():  # NaN fails too
+        if not ((array >= 0) & (array <= LARGEST)).all():  # NaN fails too
             raise UpdateRejected(f"has a count in {name!r} that is not a number of subjects")
     return reply, size
 

@@ -17,18 +17,18 @@ def cohort(run: Run, round_num: int) -> tuple[str, ...]:
 
 def train_orders(run: Run, round_num: int) -> list[TrainOrder]:
     """Sign and put one order per site of the cohort."""
-    digest = params_digest(run, round_num)
+    digest, attempt = params_digest(run, round_num), run.attempts(round_num)
     selective = run.plan.secure_aggregation.encrypt_share < 1 and round_num > 0
     previous = params_digest(run, round_num - 1) if selective else None
     orders = [
         TrainOrder(
             run_id=run.run_id,
             site=site,
-            seq=sequence(run, site, round_num) + run.failed.count(round_num),
+            seq=sequence(run, site, round_num) + attempt,
             round_num=round_num,
             plan_digest=run.plan.digest,
             params_digest=digest,
-            attempt=run.failed.count(round_num),
+            attempt=attempt,
             previous_digest=previous,
             nonce=run.nonce,
         )
@@ -46,17 +46,19 @@ def eval_orders(
 
     Validation follows each round; the test split is asked for once, after the last one.
     """
-    digest = params_digest(run, round_num)
+    digest, attempt = params_digest(run, round_num), run.attempts(round_num, split)
+    place = -1 if split == "validation" else attempt
     orders = [
         EvalOrder(
             run_id=run.run_id,
             site=site,
-            seq=sequence(run, site, round_num) - (split == "validation"),
+            seq=sequence(run, site, round_num) + place,
             round_num=round_num,
             plan_digest=run.plan.digest,
             params_digest=digest,
             split=split,
             onnx_digest=onnx_digest,
+            attempt=attempt,
             nonce=run.nonce,
         )
         for site in run.population
@@ -68,8 +70,9 @@ def eval_orders(
 
 def finish(run: Run) -> None:
     """Tell every site that the run is over."""
+    tested = 1 + run.attempts(run.plan.rounds, "test")
     for site in run.population:
-        seq = sequence(run, site, run.plan.rounds) + 1
+        seq = sequence(run, site, run.plan.rounds) + tested
         order = FinishOrder(run.run_id, site, seq, run.plan.digest, run.nonce)
         run.exchange.put_order(order, run.signing_key)
 
@@ -77,8 +80,13 @@ def finish(run: Run) -> None:
 def sequence(run: Run, site: str, round_num: int) -> int:
     """How many orders this site got before ``round_num``.
 
-    These are its trainings, repeated ones (secure rounds that failed) too, and every validation.
+    These are its trainings and every validation, repeated ones (secure ones that failed) too.
     """
     trained = sum(site in cohort(run, earlier) for earlier in range(round_num))
-    failed = sum(site in cohort(run, tried) for tried in run.failed if tried < round_num)
-    return trained + failed + round_num
+    validated = round_num
+    for tried in run.failed:
+        if tried.split == "train" and tried.round_num < round_num:
+            trained += site in cohort(run, tried.round_num)
+        if tried.split == "validation" and tried.round_num <= round_num:
+            validated += 1
+    return trained + validated

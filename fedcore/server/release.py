@@ -150,7 +150,7 @@ def _example(run: Run) -> Any:
 
 
 def _parity_check(evaluation: EvaluationRecord) -> Check:
-    unchecked = sorted(set(evaluation.num_examples) - set(evaluation.onnx_max_abs_diff))
+    unchecked = sorted(set(evaluation.sites) - set(evaluation.onnx_max_abs_diff))
     worst = max(evaluation.onnx_max_abs_diff.values(), default=None)
     if worst is None or unchecked:
         at = ", ".join(unchecked) or "any site"

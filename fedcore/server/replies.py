@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from fedcore.launch.api import Launcher
-from fedcore.records import EvalOrder, Step, TrainOrder
+from fedcore.launch.api import Launcher, WorkOrder
+from fedcore.records import Step
 from fedcore.server.events import tell
 from fedcore.server.run import Run
 
@@ -20,7 +20,7 @@ is missing, since the round waits for all; each look costs a request."""
 
 def await_replies(
     run: Run,
-    orders: Sequence[TrainOrder] | Sequence[EvalOrder],
+    orders: Sequence[WorkOrder],
     launcher: Launcher,
     step: Step | None = None,
 ) -> dict[str, str]:

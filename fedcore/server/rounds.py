@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from fedcore import params as flat
 from fedcore.errors import NotFound, QuorumNotReached, UpdateRejected
+from fedcore.launch.api import WorkOrder
 from fedcore.records import RoundRecord, Survivors, TrainOrder
 from fedcore.server.run import Run, load_state, record_of, state_name
 from fedcore.server.step import Arrival, ServerState, Sum, accumulate, advance
@@ -48,7 +49,7 @@ def aggregate(
 def commit(
     run: Run,
     state: ServerState,
-    orders: Iterable[TrainOrder],
+    orders: Iterable[WorkOrder],
     summed: Sum,
     dropped: Mapping[str, str],
     traffic: Traffic,
@@ -121,14 +122,14 @@ def _survivors(
 
 
 def arrivals(
-    run: Run, orders: Iterable[TrainOrder], limit: int, sizes: dict[str, int]
+    run: Run, orders: Iterable[WorkOrder], limit: int, sizes: dict[str, int]
 ) -> Iterator[Arrival]:
     """The replies in site order, one in memory and one on its way, each of at most ``limit`` bytes.
 
     Notes their sizes.
     """
 
-    def read(order: TrainOrder) -> Arrival:
+    def read(order: WorkOrder) -> Arrival:
         try:
             reply, sizes[order.site] = run.exchange.reply(order, max_bytes=limit)
         except (UpdateRejected, NotFound) as error:

@@ -24,7 +24,7 @@ from fedcore.config.plan import Plan
 from fedcore.errors import ConfigError, NotFound
 from fedcore.params import Params
 from fedcore.privacy.secagg.client import Identities
-from fedcore.records import RoundRecord
+from fedcore.records import RoundRecord, Split
 from fedcore.server.step import ServerState, initial_state
 from fedcore.store.exchange import Exchange
 
@@ -45,17 +45,21 @@ class RunFile:
 
 @dataclass(frozen=True)
 class FailedAttempt:
-    """An attempt at a secure round that too many sites left: its keys are spent for ever."""
+    """An attempt at a secure round that too many sites left: its keys are spent for ever.
+
+    ``split``: train for the round itself, else of the evaluation of its params.
+    """
 
     round_num: int
     reason: str
+    split: Split = "train"
 
 
 @dataclass(frozen=True)
 class Run:
     """A run as the server holds it: all state is in the exchange.
 
-    ``failed``: the round of each failed attempt at a secure round, since every attempt is an
+    ``failed``: the failed attempts at secure rounds and evaluations, since every attempt is an
     order of its own; the run is opened anew after one.
     """
 
@@ -64,9 +68,13 @@ class Run:
     population: tuple[str, ...]
     exchange: Exchange
     signing_key: Ed25519PrivateKey
-    failed: tuple[int, ...] = ()
+    failed: tuple[FailedAttempt, ...] = ()
     identities: Identities = field(default_factory=dict)
     nonce: str = ""
+
+    def attempts(self, round_num: int, split: Split = "train") -> int:
+        """How many attempts at this round, or at this evaluation, failed before."""
+        return sum((tried.round_num, tried.split) == (round_num, split) for tried in self.failed)
 
 
 def open_run(
@@ -84,7 +92,7 @@ def open_run(
     ``initial`` makes the params of round 0; it is called only if nobody did before. Raises
     ConfigError if the run was opened with another plan or other sites.
     """
-    failed = tuple(attempt.round_num for attempt in _failed_attempts(exchange, run_id))
+    failed = tuple(_failed_attempts(exchange, run_id))
     run = Run(
         run_id, plan, tuple(sorted(population)), exchange, signing_key, failed, exchange.identities
     )
@@ -119,9 +127,9 @@ def open_run(
     return run
 
 
-def fail_attempt(run: Run, round_num: int, reason: str) -> None:
-    """Give this attempt at a secure round up: the next one has fresh keys."""
-    exchange, attempt = run.exchange, FailedAttempt(round_num, reason)
+def fail_attempt(run: Run, round_num: int, reason: str, split: Split = "train") -> None:
+    """Give this attempt at a secure round or evaluation up: the next one has fresh keys."""
+    exchange, attempt = run.exchange, FailedAttempt(round_num, reason, split)
     exchange.create_record(run.run_id, _attempt_name(len(run.failed)), attempt)
 
 

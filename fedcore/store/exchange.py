@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from typing import Annotated, Any, NamedTuple, TypeVar, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_type_hints
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -29,16 +29,12 @@ from fedcore.config.plan import Plan
 from fedcore.errors import BlobError, Conflict, NotFound, OrderRefused, UpdateRejected
 from fedcore.params import Params, digest
 from fedcore.records import (
-    ClientUpdate,
     EvalOrder,
-    Evaluation,
     FinishOrder,
-    Message,
     Order,
     Refusal,
     Relay,
     Reply,
-    SealedUpdate,
     Step,
     TrainOrder,
 )
@@ -50,12 +46,11 @@ _ORDER: TypeAdapter[Order] = TypeAdapter(
     Annotated[TrainOrder | EvalOrder | FinishOrder, Field(discriminator="kind")]
 )
 _RELAY = TypeAdapter(Relay)
-_REPLIES: dict[str, type[Reply]] = {
-    kind.__name__: kind for kind in (ClientUpdate, SealedUpdate, Message, Evaluation, Refusal)
-}
+_REPLIES: dict[str, type[Reply]] = {kind.__name__: kind for kind in get_args(Reply)}
 _ARRAYS = {
     "ClientUpdate": "update",
     "SealedUpdate": "arrays",
+    "SealedEvaluation": "arrays",
     "Message": "arrays",
     "Evaluation": "statistics",
 }

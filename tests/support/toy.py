@@ -25,10 +25,11 @@ from fedcore.config.policy import Policy
 from fedcore.data.site import SiteData
 from fedcore.launch.api import ClientStatus, Launcher, WorkOrder
 from fedcore.models.initial import build_model
-from fedcore.records import ClientUpdate, EvaluationRecord, Reply, RoundRecord, SealedUpdate
+from fedcore.records import ClientUpdate, EvaluationRecord, Reply, RoundRecord, Sealed, Split
 from fedcore.server import evaluation, orders, replies, rounds
 from fedcore.server.evaluation import next_round
 from fedcore.server.run import Run, open_run, record_of
+from fedcore.server.secure import evaluation as secure_evaluation
 from fedcore.server.secure import rounds as secure
 from fedcore.store import envelope
 from fedcore.store.api import Store
@@ -138,7 +139,7 @@ class InlineLauncher:
     """Answers each order in this very process, as soon as the server asks for a client.
 
     ``absent`` sites never answer. ``drops``: site → the step before which it goes away for the
-    rest of the round ("update" for its update).
+    rest of the round ("update" for its update), of a training or, with ``during``, an evaluation.
     """
 
     def __init__(
@@ -148,6 +149,7 @@ class InlineLauncher:
         *,
         absent: frozenset[str] = frozenset(),
         drops: Mapping[str, str] | None = None,
+        during: str = "train",
     ) -> None:
         self._clients = {
             site: Client(policy(site), Exchange(store), where, partner=partner(site))
@@ -155,6 +157,8 @@ class InlineLauncher:
         }
         self._absent = absent
         self._drops = drops or {}
+        self._during = during
+        self._kinds: dict[str, str] = {}
         self._away: set[str] = set()
         self._orders: dict[str, tuple[str, int]] = {}
         self._replies: dict[str, Iterator[Reply | None]] = {}
@@ -164,7 +168,7 @@ class InlineLauncher:
         if site in self._absent:
             return
         if self._orders.get(site) != place:
-            self._orders[site] = place
+            self._orders[site], self._kinds[site] = place, order.kind
             self._away.discard(site)
             self._replies[site] = self._clients[site].replies(*place)
         self._go_on(site)
@@ -186,8 +190,9 @@ class InlineLauncher:
         for reply in self._replies.get(site, ()):
             if reply is None:
                 return
-            update = isinstance(reply, ClientUpdate | SealedUpdate)
-            if self._drops.get(site, "") == ("update" if update else getattr(reply, "step", None)):
+            update = isinstance(reply, ClientUpdate | Sealed)
+            step = "update" if update else getattr(reply, "step", None)
+            if (self._drops.get(site, ""), self._during) == (step, self._kinds[site]):
                 self._away.add(site)
                 return
             self._clients[site].send(reply)
@@ -217,6 +222,17 @@ def train_round(run: Run, round_num: int, launcher: Launcher) -> RoundRecord:
     return secure.reveal_sum(run, round_num, agreed, dropped)
 
 
+def evaluate(run: Run, round_num: int, split: Split, launcher: Launcher) -> EvaluationRecord:
+    """Order, wait, add up, as the flow does."""
+    checks = orders.eval_orders(run, round_num, split)
+    if not run.plan.secure_aggregation.statistics:
+        absent = replies.await_replies(run, checks, launcher)
+        return evaluation.evaluate(run, checks, absent)
+    agreed = secure_evaluation.agree_on_keys(run, checks, launcher)
+    absent = replies.await_replies(run, agreed.orders, launcher)
+    return secure_evaluation.reveal_statistics(run, agreed, absent)
+
+
 def play(run: Run, launcher: Launcher) -> tuple[list[RoundRecord], list[EvaluationRecord]]:
     """All rounds that are left, as the flow runs them, without Prefect."""
     records, evaluations = [], []
@@ -225,7 +241,5 @@ def play(run: Run, launcher: Launcher) -> tuple[list[RoundRecord], list[Evaluati
         if record is None:
             record = train_round(run, round_num, launcher)
         records.append(record)
-        checks = orders.eval_orders(run, round_num + 1, "validation")
-        absent = replies.await_replies(run, checks, launcher)
-        evaluations.append(evaluation.evaluate(run, checks, absent))
+        evaluations.append(evaluate(run, round_num + 1, "validation", launcher))
     return records, evaluations

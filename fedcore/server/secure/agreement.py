@@ -6,14 +6,13 @@ server relays what the sites say to each other; it cannot read it, nor change it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from fedcore.errors import QuorumNotReached, UpdateRejected
-from fedcore.params import Params
 from fedcore.privacy import secagg
-from fedcore.privacy.division import Division, division
+from fedcore.privacy.division import Division
 from fedcore.privacy.fixed_point import Words
 from fedcore.privacy.secagg import Roster, Shares, Signatures, SiteKeys, Surviving, Terms
 from fedcore.records import Message
@@ -29,17 +28,19 @@ from fedcore.server.secure.stages import (
 
 
 def agree_on_keys(
-    attempt: Attempt, like: Params, change: Params | None
+    attempt: Attempt, divide: Callable[[int], Division]
 ) -> tuple[Terms, Division, Decision]:
-    """Before anybody trains: the terms, how updates are divided, and who shared its keys (U2)."""
+    """Before anybody works: the terms, how it travels, and who shared its keys (U2).
+
+    ``divide``: how a site's vector travels where so many sites take part.
+    """
     roster = decided(attempt, "roster", Decision, lambda: _advertised(attempt))
     keys = Roster.from_json({"keys": list(roster.said.values())})
     terms = secagg.agree(
         keys.keys, attempt.context, attempt.threshold(roster.sites), attempt.secure.neighbours
     )
     pass_on(attempt, "roster", dict.fromkeys(roster.sites, keys.to_json()))
-    fields = attempt.run.plan.division_of_updates()
-    divided = division(like, sites=len(roster.sites), change=change, **fields)
+    divided = divide(len(roster.sites))
     sharing = _Sharing(attempt, terms, divided)
     senders = decided(attempt, "senders", Decision, lambda: sharing.collect(roster))
     pass_on(attempt, "inbox", {site: sharing.inbox(site, senders) for site in senders.sites})
@@ -49,7 +50,7 @@ def agree_on_keys(
 def agree_on_survivors(
     attempt: Attempt, terms: Terms, senders: Decision, survivors: Decision
 ) -> Decision:
-    """After the updates came: who signed that the sum is over these (U4).
+    """After the masked inputs came: who signed that the sum is over these (U4).
 
     Raises QuorumNotReached if too few do: nothing is opened then.
     """

@@ -1,4 +1,4 @@
-"""The sum of sealed updates, as they come: words behind masks, ciphertexts, and what is plain.
+"""The sum of sealed vectors, as they come: words behind masks, ciphertexts, and what is plain.
 
 Its size does not depend on how many sites there are.
 """
@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.errors import UpdateRejected
-from fedcore.params import Params
 from fedcore.privacy.division import Division
-from fedcore.records import DataSummary, SealedUpdate
+from fedcore.records import DataSummary, Sealed
 
 
 @dataclass
 class Told:
-    """What the sites say beside their updates; ``sizes`` in bytes, ``rejected`` by site and why."""
+    """What the sites say beside their vectors; ``sizes`` in bytes, ``rejected`` by site and why."""
 
     data: dict[str, DataSummary] = field(default_factory=dict)
     measurements: dict[str, Mapping[str, float]] = field(default_factory=dict)
@@ -29,16 +28,16 @@ class Told:
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """Those whose update is in the sum."""
+        """Those whose vector is in the sum."""
         return tuple(sorted(self.data))
 
 
 class HiddenSum:
-    """``masked`` and ``plain`` are None where nothing travels so."""
+    """Of vectors of ``length`` values. ``masked`` and ``plain``: None where nothing travels so."""
 
-    def __init__(self, divided: Division, like: Params) -> None:
+    def __init__(self, divided: Division, length: int) -> None:
         self._divided = divided
-        rest, grid = divided.rest(like), divided.grid
+        rest, grid = length - divided.encrypted, divided.grid
         self.told = Told()
         self.masked = None if grid is None else np.zeros(rest, grid.dtype)
         self.plain = np.zeros(rest) if grid is None and rest else None
@@ -50,9 +49,9 @@ class HiddenSum:
             _, public = ckks.generate(divided.parameters)  # which holds no key
             self._encrypted = ckks.Sum(public, divided.parameters, divided.encrypted)
 
-    def add(self, site: str, update: SealedUpdate) -> None:
-        """Add a site's update, all of it or nothing. Raises UpdateRejected."""
-        arrays = dict(update.arrays)
+    def add(self, site: str, sealed: Sealed) -> None:
+        """Add a site's vector, all of it or nothing. Raises UpdateRejected."""
+        arrays = dict(sealed.arrays)
         masked = _array(arrays.pop("masked", None), self.masked, "masked input")
         plain = _array(arrays.pop("plain", None), self.plain, "plain part", np.float32)
         if plain is not None and not np.isfinite(plain).all():
@@ -66,10 +65,10 @@ class HiddenSum:
         for total, part in ((self.masked, masked), (self.plain, plain)):
             if total is not None and part is not None:
                 np.add(total, part, out=total)
-        self.told.data[site], self.told.measurements[site] = update.data, update.measurements
+        self.told.data[site], self.told.measurements[site] = sealed.data, sealed.measurements
 
     def encrypted(self) -> dict[str, NDArray[np.uint8]]:
-        """The encrypted sum, and the tag that binds it to the sites whose updates are in it."""
+        """The encrypted sum, and the tag that binds it to the sites whose vectors are in it."""
         from fedcore.privacy import ckks
 
         return {

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 
 from fedcore.config.plan import SecureAggregation
 from fedcore.errors import NotFound, QuorumNotReached, UpdateRejected
-from fedcore.launch.api import Launcher
+from fedcore.launch.api import Launcher, WorkOrder
 from fedcore.privacy.secagg import context_of, default_threshold
-from fedcore.records import Message, Refusal, Relay, Step, TrainOrder
+from fedcore.records import Message, Refusal, Relay, Split, Step
 from fedcore.server.events import tell
 from fedcore.server.replies import await_replies
 from fedcore.server.rounds import Traffic
@@ -28,13 +28,37 @@ _MAX_BYTES = 1 << 24
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt at one secure round: the orders that began it, by site."""
+    """One attempt at one secure round, or evaluation: the orders that began it, by site."""
 
     run: Run
     round_num: int
-    orders: Mapping[str, TrainOrder]
+    orders: Mapping[str, WorkOrder]
     launcher: Launcher
     traffic: Traffic = field(default_factory=Traffic)
+
+    @property
+    def split(self) -> Split:
+        """``train`` for a round."""
+        return next(iter(self.orders.values())).split
+
+    @property
+    def name(self) -> str:
+        """What was tried, for people."""
+        match self.split:
+            case "train":
+                return f"round {self.round_num}"
+            case "validation":
+                return f"round {self.round_num - 1}, validation"
+            case _:
+                return "the evaluation of the final model"
+
+    @property
+    def place(self) -> str:
+        """Where what is decided lies among the run's records."""
+        where, number = f"{self.round_num:05d}", f"attempt-{self.number}"
+        if self.split == "train":
+            return f"rounds/{where}/{number}"
+        return f"evaluations/{where}-{self.split}/{number}"
 
     @property
     def secure(self) -> SecureAggregation:
@@ -51,8 +75,8 @@ class Attempt:
 
     @property
     def number(self) -> int:
-        """How many attempts at this round failed before."""
-        return self.run.failed.count(self.round_num)
+        """How many attempts failed before."""
+        return self.run.attempts(self.round_num, self.split)
 
 
 @dataclass(frozen=True)
@@ -67,7 +91,7 @@ class Decision:
 def decided(attempt: Attempt, name: str, kind: type[T], make: Callable[[], T]) -> T:
     """What was decided as ``name`` in this attempt; ``make`` decides if nobody did yet."""
     exchange, run_id = attempt.run.exchange, attempt.run.run_id
-    place = f"rounds/{attempt.round_num:05d}/attempt-{attempt.number}/{name}"
+    place = f"{attempt.place}/{name}"
     found = exchange.record(run_id, place, kind)
     if found is not None:
         return found
@@ -121,14 +145,15 @@ def enough(attempt: Attempt, what: str, sites: Iterable[str], wanted: int,
 
 def given_up(attempt: Attempt, reason: str) -> QuorumNotReached:
     """What to raise to end this attempt: nothing was revealed, and the round can be begun anew."""
-    fail_attempt(attempt.run, attempt.round_num, reason)
+    fail_attempt(attempt.run, attempt.round_num, reason, attempt.split)
+    what = "update" if attempt.split == "train" else "count"
     return QuorumNotReached(
-        f"round {attempt.round_num}: {reason}; no update was revealed, and --resume begins the "
-        "round anew with fresh keys"
+        f"{attempt.name}: {reason}; no {what} was revealed, and --resume begins this anew with "
+        "fresh keys"
     )
 
 
-def _message(attempt: Attempt, order: TrainOrder, step: Step, max_bytes: int) -> Message:
+def _message(attempt: Attempt, order: WorkOrder, step: Step, max_bytes: int) -> Message:
     reply, size = attempt.run.exchange.reply(order, step=step, max_bytes=max_bytes)
     attempt.traffic.up += size
     if isinstance(reply, Refusal):

@@ -1,0 +1,108 @@
+"""What a site adds to a sum of which the server sees no summand: its update, or its statistics."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from fedcore import seeds
+from fedcore.config.functions import resolve
+from fedcore.config.plan import Plan
+from fedcore.evaluation import tally
+from fedcore.params import Params
+from fedcore.privacy.division import Division, Parts, division, whole_numbers
+from fedcore.records import (
+    ClientUpdate,
+    DataSummary,
+    Evaluation,
+    Sealed,
+    SealedEvaluation,
+    SealedUpdate,
+    TrainOrder,
+)
+
+
+class Summand(Protocol):
+    """``make`` does the work; it is called once the sites agreed on keys."""
+
+    def division(self, sites: int) -> Division:
+        """How the vector travels where so many sites take part."""
+
+    def make(self, divided: Division) -> tuple[Parts, Sealed]:
+        """Its parts, and the reply that they leave in, with all that may be told beside them."""
+
+
+@dataclass(frozen=True)
+class UpdateSummand:
+    """The weighed update of a round.
+
+    ``params``: those to train from; ``change``: what the round before changed in them, where the
+    plan's choice of what to encrypt rests on it.
+    """
+
+    plan: Plan
+    order: TrainOrder
+    params: Params
+    change: Params | None
+    train: Callable[[], ClientUpdate]
+
+    def division(self, sites: int) -> Division:
+        fields = self.plan.division_of_updates()
+        return division(self.params, sites=sites, change=self.change, **fields)
+
+    def make(self, divided: Division) -> tuple[Parts, SealedUpdate]:
+        update = self.train()
+        key = rounding_key(self.plan, self.order)
+        return divided.divide(update.update, update.weights, self.params, key), _cover(update)
+
+
+@dataclass(frozen=True)
+class StatisticsSummand:
+    """The statistics of an evaluation: counts, so that their words are exact."""
+
+    plan: Plan
+    evaluate: Callable[[], Evaluation]
+
+    def division(self, sites: int) -> Division:
+        return whole_numbers(tally.LARGEST, sites)
+
+    def make(self, divided: Division) -> tuple[Parts, SealedEvaluation]:  # noqa: ARG002
+        task, evaluation = self.plan.task, self.evaluate()
+        layout = tally.layout_of(resolve(task.metrics.collect), len(task.classes))
+        words = tally.words(evaluation.statistics, layout)
+        return Parts(masked=words), _cover_of_statistics(evaluation)
+
+
+def rounding_key(plan: Plan, order: TrainOrder) -> bytes:
+    """The 32 bytes that rounding draws from.
+
+    They are no secret, so that a round done again gives the same sum: what hides the update are
+    the masks.
+    """
+    number = seeds.derive(plan.seed, "rounding", order.site, order.round_num)
+    return hashlib.sha256(str(number).encode()).digest()
+
+
+def _cover(update: ClientUpdate) -> SealedUpdate:
+    """The reply around the update: nothing of what the site has or learnt."""
+    kept = {
+        name: value
+        for name, value in update.measurements.items()
+        if name.startswith("seconds.") or name == "bytes_down"
+    }
+    said = (update.site, update.run_id, update.seq, update.order_digest)
+    return SealedUpdate(*said, {}, data=without_modalities(update.data), measurements=kept)
+
+
+def _cover_of_statistics(evaluation: Evaluation) -> SealedEvaluation:
+    """The reply around the statistics: how the export deviates, and nothing of the subjects."""
+    said = (evaluation.site, evaluation.run_id, evaluation.seq, evaluation.order_digest)
+    data = replace(without_modalities(evaluation.data), num_subjects=0)
+    return SealedEvaluation(*said, {}, data=data, measurements=evaluation.measurements)
+
+
+def without_modalities(data: DataSummary) -> DataSummary:
+    """What may be told where nobody is to know which site has which scanner."""
+    return replace(data, modalities={})
