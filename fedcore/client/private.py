@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 
 from fedcore.errors import OrderRefused
 from fedcore.records import EvalOrder, TrainOrder
 from fedcore.store.api import Store
 
-_BEGUN = "order"
+_BEGUN, _OPENED = "order", "opened"
+"""These hold no secret, and are kept."""
 
 
 class Private:
@@ -21,7 +23,8 @@ class Private:
         self._store = store
         self._run_id = order.run_id
         what = "" if isinstance(order, TrainOrder) else f"-{order.split}"
-        self._place = f"{_place(order.run_id)}{order.round_num:05d}{what}.{order.attempt}"
+        self._round = f"{_place(order.run_id)}{order.round_num:05d}{what}"
+        self._place = f"{self._round}.{order.attempt}"
         self._order_digest = order_digest.encode()
 
     def begin(self) -> None:
@@ -35,6 +38,20 @@ class Private:
             raise OrderRefused("this attempt at the round was begun by another order before")
         forget(self._store, self._run_id, but=self._place)
 
+    def open_for(self, survivors: Sequence[str]) -> None:
+        """Help to open the sum over these sites, and over no others in this round, ever.
+
+        What a site sends follows from the round's params, so two sums over almost the same sites
+        would differ by one site's update. A server can always say that an attempt failed and begin
+        the round anew; here it gets nothing by it. Raises OrderRefused.
+        """
+        key, wanted = f"{self._round}.{_OPENED}", json.dumps(sorted(survivors)).encode()
+        if not self._store.create(key, wanted) and self._store.get(key) != wanted:
+            raise OrderRefused(
+                "this site helped to open the round's sum over other sites before: the difference "
+                "of two sums would be a site's update; the round needs the same sites again"
+            )
+
     def remember(self, name: str, make: Callable[[], bytes]) -> bytes:
         """What is known as ``name``; what ``make`` gives is kept if there is nothing yet."""
         key = f"{self._place}.{name}"
@@ -47,7 +64,7 @@ def forget(store: Store, run_id: str, *, but: str | None = None) -> None:
     """Delete every secret of the run's rounds, except those of the one in progress."""
     for key in list(store.list(_place(run_id))):
         current = but is not None and key.startswith(f"{but}.")
-        if not current and not key.endswith(f".{_BEGUN}"):
+        if not current and not key.endswith((f".{_BEGUN}", f".{_OPENED}")):
             store.delete(key)
 
 

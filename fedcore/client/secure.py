@@ -84,12 +84,15 @@ class SecureRound:
         surviving = Surviving.from_json(told, OrderRefused)
         if site not in surviving.survivors:
             raise OrderRefused("the server asks for a signature under a sum without this site")
+        if key is not None:
+            self.private.open_for(surviving.survivors)  # one site alone can open what is encrypted
         signature = secagg.check_consistency(self.partner.identity, surviving.survivors, terms)
         yield talk.say("consistency", Signatures({site: signature}).to_json())
         told = yield from talk.hear("signatures", "unmask")
         signatures = Signatures.from_json(told, OrderRefused).signatures
         secagg.check_signatures(surviving.survivors, signatures, identities, terms)
         if divided.grid is not None:
+            self.private.open_for(surviving.survivors)
             revealed = secagg.unmask(
                 site, secrets, inbox, surviving.senders, surviving.survivors, terms
             )

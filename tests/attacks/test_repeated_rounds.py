@@ -1,40 +1,47 @@
-"""What secure aggregation does not hide from a server that cheats: two sums over almost the same.
+"""A server that cheats: it wants two sums over almost the same sites.
 
 An update depends on its order's params and the site alone, so that a killed client sends the same
 again. A server that opens a round, says that the attempt failed, and has it done again without one
-site, has two sums whose difference is that site's update. No cryptography of one round can prevent
-that; docs/threat-model.md says what does.
+site, would have two sums whose difference is that site's update. No cryptography of one round can
+prevent that; a site that helps to open one sum a round does.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import toy
 
 from fedcore import params as flat
+from fedcore.errors import QuorumNotReached
 from fedcore.params import Params
 from fedcore.records import ClientUpdate
 from fedcore.server.run import fail_attempt, load_state
 from fedcore.store.memory import MemoryStore
 
 FIELDS = {"rounds": 1, "aggregation": {"weights": "uniform"}}
-MASKS = {**FIELDS, "secure_aggregation": {"mode": "masks", "threshold": 2}}
 
 
-def mean_of_round(store: MemoryStore, launcher: toy.InlineLauncher) -> Params:
-    """The mean update of round 0 among all who answer, behind masks."""
-    run = toy.open_toy(store, toy.plan(**MASKS))
+def secure(mode: str) -> toy.Plan:
+    return toy.plan(**FIELDS, secure_aggregation={"mode": mode, "threshold": 2})
+
+
+def mean_of_round(
+    store: MemoryStore, launcher: toy.InlineLauncher, mode: str, run_id: str = "run-1"
+) -> Params:
+    """The mean update of round 0 among all who answer."""
+    run = toy.open_toy(store, secure(mode), run_id)
     toy.train_round(run, 0, launcher)
     return flat.subtract(load_state(run, 1).params, load_state(run, 0).params)
 
 
-def deny_that_it_was_opened(store: MemoryStore) -> None:
+def deny_that_it_was_opened(store: MemoryStore, mode: str) -> None:
     """What a server can do to its own records."""
     for key in [*store.list("records/run-1/rounds/00000/attempt"), "params/run-1/00001.safetensors",
                 "records/run-1/rounds/00000/record.json",
                 "records/run-1/rounds/00001/state.safetensors"]:  # fmt: skip
         store.delete(key)
-    fail_attempt(toy.open_toy(store, toy.plan(**MASKS)), 0, "so the server says")
+    fail_attempt(toy.open_toy(store, secure(mode)), 0, "so the server says")
 
 
 def update_in_the_open(site: str) -> Params:
@@ -47,13 +54,35 @@ def update_in_the_open(site: str) -> Params:
     return reply.update
 
 
-def test_a_round_repeated_without_a_site_shows_its_update() -> None:
-    """Open: to be turned round once a site refuses to open a second sum from the same params."""
+@pytest.mark.parametrize("mode", ["masks", "ckks"])
+def test_a_round_is_not_opened_again_without_a_site(mode: str) -> None:
+    """The sites that helped to open the first sum do not help with another one."""
     store, data = MemoryStore(), toy.site_stores()
-    of_three = mean_of_round(store, toy.InlineLauncher(store, data))
-    deny_that_it_was_opened(store)
+    mean_of_round(store, toy.InlineLauncher(store, data), mode)
+    deny_that_it_was_opened(store, mode)
     without_west = toy.InlineLauncher(store, data, absent=frozenset({"west"}))
-    of_two = mean_of_round(store, without_west)
+    with pytest.raises(QuorumNotReached, match="helped to open the round's sum over other sites"):
+        mean_of_round(store, without_west, mode)
+
+
+def test_with_the_same_sites_it_may_be_done_again() -> None:
+    store, data = MemoryStore(), toy.site_stores()
+    first = mean_of_round(store, toy.InlineLauncher(store, data), "masks")
+    deny_that_it_was_opened(store, "masks")
+    again = mean_of_round(store, toy.InlineLauncher(store, data), "masks")
+    for name in first:
+        np.testing.assert_array_equal(again[name], first[name])
+
+
+def test_under_another_runs_name_the_difference_is_the_sites_update() -> None:
+    """Open: what narrows it is a site that allows each plan by its digest, and reads its ledger."""
+    of_three, of_two = (
+        mean_of_round(store, toy.InlineLauncher(store, data, absent=absent), "masks", run_id)
+        for store, data, absent, run_id in (
+            (MemoryStore(), toy.site_stores(), frozenset[str](), "run-1"),
+            (MemoryStore(), toy.site_stores(), frozenset({"west"}), "run-2"),
+        )
+    )
     for name, update in update_in_the_open("west").items():
         np.testing.assert_allclose(3 * of_three[name] - 2 * of_two[name], update, atol=1e-5)
         assert np.abs(update).max() > 0.1

@@ -190,7 +190,7 @@ def test_secrets_of_a_round_are_deleted_when_it_is_over(data: dict[str, MemorySt
         launcher.say_everything(site, "run-1", 5)
         kept = list(data[site].list("derivatives/fedcore/secure/"))
         assert kept
-        assert all(key.endswith(".order") for key in kept), "which holds no secret"
+        assert all(key.endswith((".order", ".opened")) for key in kept), "which hold no secret"
 
 
 def test_requests_per_site_and_round_are_few(data: dict[str, MemoryStore]) -> None:

@@ -239,7 +239,7 @@ def test_secrets_are_deleted_when_it_is_over() -> None:
         launcher.say_everything(site, "run-1", 3)
         kept = list(data[site].list("derivatives/fedcore/secure/"))
         assert len(kept) == 3, "one order each, which holds no secret"
-        assert all(key.endswith(".order") for key in kept)
+        assert all(key.endswith((".order", ".opened")) for key in kept)
 
 
 def test_what_no_sites_can_have_counted_is_refused() -> None:
