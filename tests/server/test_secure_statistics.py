@@ -238,7 +238,7 @@ def test_secrets_are_deleted_when_it_is_over() -> None:
     for site in toy.SITES:
         launcher.say_everything(site, "run-1", 3)
         kept = list(data[site].list("derivatives/fedcore/secure/"))
-        assert len(kept) == 3, "one order each, which holds no secret"
+        assert len(kept) == 6, "an order each and whom it was opened for: no secrets"
         assert all(key.endswith((".order", ".opened")) for key in kept)
 
 
