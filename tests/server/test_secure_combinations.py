@@ -1,0 +1,73 @@
+"""Every secure mode with every other option that it goes with, in whole runs.
+
+The model is that of the plain run with the same option: alone, and with all of them at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import toy
+
+from fedcore.config.combinations import MODES
+from fedcore.params import Params
+from fedcore.server.run import load_state
+from fedcore.store.memory import MemoryStore
+
+OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "capped examples": {"aggregation": {"weights": "examples", "weight_cap": 64}},
+    "noise": {"privacy": {"noise_multiplier": 0.5, "noise_source": "seeded"}},
+    "momentum": {"aggregation": {"server_momentum": 0.9}},
+    "FedProx": {"training": {"proximal_mu": 0.01}},
+    "a cohort of two": {"cohort": {"size": 2}},
+    "24 bits": {"secure_aggregation": {"bits": 24}},
+    "neighbours": {"secure_aggregation": {"neighbours": 2}},
+    "statistics": {"secure_aggregation": {"statistics": True}},
+}
+WITHOUT_MASKS = {"`ckks`", "`ckks`, selective, rest plain"}
+SECURE = [mode for mode in MODES if mode.fields]
+
+
+def plan(*options: dict[str, dict[str, Any]]) -> toy.Plan:
+    sections: dict[str, dict[str, Any]] = {
+        "aggregation": {"weights": "uniform"},
+        "training": {"batch_size": 8, "learning_rate": 0.05},
+        "privacy": {"clip_norm": 1.0},
+        "cohort": {"min_clients": 2},
+    }
+    for option in options:
+        for name, fields in option.items():
+            sections[name] = {**sections.get(name, {}), **fields}
+    return toy.plan(rounds=2, **sections)
+
+
+def params(what: toy.Plan) -> Params:
+    store = MemoryStore()
+    run = toy.open_toy(store, what)
+    records, evaluations = toy.play(run, toy.InlineLauncher(store, toy.site_stores()))
+    assert not any(record.dropped for record in records)
+    assert all(evaluation.summary["overall"] for evaluation in evaluations)
+    return load_state(run, what.rounds).params
+
+
+def goes_with(mode: str, option: str) -> bool:
+    return option != "neighbours" or mode not in WITHOUT_MASKS
+
+
+@pytest.mark.parametrize("mode", SECURE, ids=lambda mode: mode.name)
+@pytest.mark.parametrize("names", [*([name] for name in OPTIONS), list(OPTIONS)], ids="+".join)
+def test_the_model_is_the_plain_runs(mode: Any, names: list[str]) -> None:
+    together = [
+        OPTIONS[name]
+        for name in names
+        # Two sites have no two neighbours.
+        if goes_with(mode.name, name) and not (len(names) > 1 and name == "neighbours")
+    ]
+    if not together:
+        pytest.skip(f"{mode.name} does not go with {names[0]}: the validator refuses it")
+    plain = [{k: v for k, v in one.items() if k != "secure_aggregation"} for one in together]
+    wanted, found = params(plan(*plain)), params(plan(mode.fields, *together))
+    for name in wanted:
+        np.testing.assert_allclose(found[name], wanted[name], atol=2e-4)
