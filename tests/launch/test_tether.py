@@ -138,6 +138,8 @@ def test_the_child_dies_with_its_parent(log: Path, number: int, fork: bool) -> N
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
+        # A shell's background job ignores SIGINT, and passes that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
