@@ -6,6 +6,8 @@
 #
 # Each is the one before it and a layer more, so that what they share is stored once.
 #
+# EXTRAS is what the client has beside training: agent, and ckks for plans that encrypt.
+#
 # TORCH_INDEX chooses PyTorch: empty takes PyPI's wheel, which brings CUDA; PyTorch's own CPU index
 # takes the one without. Both are the version that constraints.txt names.
 ARG PYTHON=3.11-slim-bookworm
@@ -31,7 +33,8 @@ RUN pip --python /opt/venv/bin/python install --no-deps --prefix /opt/fedcore . 
 
 FROM build AS client-dependencies
 ARG TORCH_INDEX=""
-RUN install-extras client,agent
+ARG EXTRAS=agent
+RUN install-extras client,${EXTRAS}
 
 FROM client-dependencies AS server-dependencies
 RUN install-extras server

@@ -43,11 +43,14 @@ modes: setup  ## run the demo in each secure mode, and leave benchmarks/modes.js
 
 # PyTorch without CUDA; `make image TORCH_INDEX=` builds with it, for GPUs.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# What the images have beside: `make image EXTRAS=agent,ckks` for plans that encrypt.
+EXTRAS ?= agent
 KINDS := client server demo
 
 image:  ## build the images fedcore-client, -server and -demo (tag dev); for GPUs: TORCH_INDEX=
 	for kind in $(KINDS); do \
-	  docker build --target $$kind --build-arg TORCH_INDEX="$(TORCH_INDEX)" --tag fedcore-$$kind:dev . || exit 1; \
+	  docker build --target $$kind --build-arg TORCH_INDEX="$(TORCH_INDEX)" \
+	    --build-arg EXTRAS="$(EXTRAS)" --tag fedcore-$$kind:dev . || exit 1; \
 	done
 
 kind-up kind-test: export KUBECONFIG ?= $(CURDIR)/fedcore-work/kind.kubeconfig

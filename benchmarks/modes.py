@@ -137,7 +137,7 @@ def _make_scans(workdir: Path, scale: float) -> None:
     """The sites' scans, which every mode then finds."""
     from fedcore import demo
 
-    with demo.prepare(workdir, plan=PLAN, rounds=None, scale=scale, on_stage=_silent):
+    with demo.prepare(workdir, plan=PLAN, rounds=None, scale=scale, on_stage=demo.silent):
         pass
 
 
@@ -159,7 +159,7 @@ def _write_report(
     with plan.open("w", encoding="utf-8") as file:
         YAML(typ="safe", pure=True).dump(plan_fields(mode), file)
     with demo.prepare(
-        workdir, plan=plan, rounds=asked.rounds, scale=asked.scale, on_stage=_silent
+        workdir, plan=plan, rounds=asked.rounds, scale=asked.scale, on_stage=demo.silent
     ) as ready:
         who = federations.load(ready.federation)
         result = finished_run(who, plans.load(ready.plan), runs[name])
@@ -169,10 +169,6 @@ def _write_report(
         outcome = write_outcome(result, extras, ready.federation)
         asked.report.parent.mkdir(parents=True, exist_ok=True)
         asked.report.write_bytes(Path(outcome["report"]).read_bytes())
-
-
-def _silent(name: str, steps: int) -> Any:  # noqa: ARG001
-    return lambda: None
 
 
 def _last_words(done: subprocess.CompletedProcess[str]) -> str:

@@ -14,7 +14,6 @@ import logging
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -45,7 +44,9 @@ def main(results: list[Row]) -> list[Row]:
     """Append the rows of (b), the round's overhead, and (c), start-up by part."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        demo.prepare(Path(folder), plan=None, rounds=ROUNDS, scale=0.3, on_stage=_silent) as ready,
+        demo.prepare(
+            Path(folder), plan=None, rounds=ROUNDS, scale=0.3, on_stage=demo.silent
+        ) as ready,
     ):
         for part, seconds in ready.stack.seconds.items():
             results.append(_row(f"start-up of {part}", seconds))
@@ -140,10 +141,6 @@ def _check(plan_json: str, place: Place, params: Any) -> None:
     plan, data, module = _site(plan_json, place)
     load_params(module, params)
     local.predict(module, data["validation"], plan.training)
-
-
-def _silent(_name: str, _steps: int) -> Callable[[], None]:
-    return lambda: None
 
 
 def _row(name: str, value: float, goal: float | None = None) -> Row:

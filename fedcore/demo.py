@@ -40,6 +40,11 @@ OnStage = Callable[[str, int], Callable[[], None]]
 """Called as a stage begins with its name and number of steps; returns what to call a step."""
 
 
+def silent(_name: str, _steps: int) -> Callable[[], None]:
+    """An OnStage that tells nobody."""
+    return lambda: None
+
+
 @dataclass(frozen=True)
 class Ready:
     """A federation that is up: its files, its sites, and the stack it runs on."""

@@ -103,12 +103,12 @@ server passes on ``roster``, ``inbox``, ``survivors``, ``signatures`` and ``decr
 
 @dataclass(frozen=True)
 class Relay:
-    """What the server passes on to a site in a secure round: a part of the order ``seq``."""
+    """What the server passes on to a site in a secure round: a part of this order and no other."""
 
     run_id: str
     site: str
     seq: int
-    plan_digest: str
+    order_digest: str
     step: Step
     body: Mapping[str, Any]
     kind: Literal["relay"] = "relay"
@@ -152,11 +152,10 @@ class ClientUpdate:
 
 
 @dataclass(frozen=True)
-class SealedUpdate:
-    """A site's reply to a TrainOrder under secure aggregation: the server can read no value of it.
+class Sealed:
+    """A site's part of a sum that is all the server sees: it can read no value of ``arrays``.
 
-    ``arrays``: ``masked`` (unsigned words) and, with homomorphic encryption, ``encrypted`` (bytes)
-    and ``plain``. ``data`` and ``measurements`` say nothing of what the site has or learnt.
+    ``data`` and ``measurements`` say nothing of what the site has or learnt.
     """
 
     site: str
@@ -169,23 +168,21 @@ class SealedUpdate:
 
 
 @dataclass(frozen=True)
-class SealedEvaluation:
-    """A site's reply to an EvalOrder whose statistics are summed behind masks.
+class SealedUpdate(Sealed):
+    """A site's reply to a TrainOrder under secure aggregation.
 
-    ``arrays``: ``masked`` (uint64 words). ``data`` and ``measurements`` say nothing of the subjects
-    that were evaluated, not even how many they are (``num_subjects`` is 0).
+    ``arrays``: ``masked`` (unsigned words) and, with homomorphic encryption, ``encrypted`` and
+    ``tag`` (bytes) and ``plain`` (float32).
     """
 
-    site: str
-    run_id: str
-    seq: int
-    order_digest: str
-    arrays: Mapping[str, NDArray[Any]]
-    data: DataSummary
-    measurements: Mapping[str, float] = field(default_factory=dict)
 
+@dataclass(frozen=True)
+class SealedEvaluation(Sealed):
+    """A site's reply to an EvalOrder whose statistics are summed behind masks.
 
-Sealed = SealedUpdate | SealedEvaluation
+    ``arrays``: ``masked`` (uint64 words). Not even how many subjects were evaluated is told
+    (``num_subjects`` is 0).
+    """
 
 
 @dataclass(frozen=True)
@@ -227,7 +224,7 @@ class Refusal:
     step: Step | None = None
 
 
-Reply = ClientUpdate | Evaluation | Sealed | Message | Refusal
+Reply = ClientUpdate | Evaluation | SealedUpdate | SealedEvaluation | Message | Refusal
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from fedcore.privacy import secagg
 from fedcore.privacy.division import Division
 from fedcore.privacy.secagg import Roster, Secrets, Shares, Signatures, Surviving, Terms
 from fedcore.privacy.secagg.client import Identities
-from fedcore.records import Reply, Sealed
+from fedcore.records import Reply, SealedEvaluation, SealedUpdate
 
 if TYPE_CHECKING:  # TenSEAL is there only where a plan encrypts
     from fedcore.client.keyholder import Keyholder
@@ -150,7 +150,7 @@ class SecureRound:
         secrets: Secrets,
         inbox: Mapping[str, bytes],
         terms: Terms,
-    ) -> Sealed:
+    ) -> SealedUpdate | SealedEvaluation:
         """Do the work, and let its result leave in such parts as the plan says."""
         parts, cover = self.summand.make(divided)
         arrays: dict[str, Any] = {}

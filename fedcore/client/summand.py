@@ -17,7 +17,6 @@ from fedcore.records import (
     ClientUpdate,
     DataSummary,
     Evaluation,
-    Sealed,
     SealedEvaluation,
     SealedUpdate,
     TrainOrder,
@@ -30,7 +29,7 @@ class Summand(Protocol):
     def division(self, sites: int) -> Division:
         """How the vector travels where so many sites take part."""
 
-    def make(self, divided: Division) -> tuple[Parts, Sealed]:
+    def make(self, divided: Division, /) -> tuple[Parts, SealedUpdate | SealedEvaluation]:
         """Its parts, and the reply that they leave in, with all that may be told beside them."""
 
 
@@ -52,7 +51,7 @@ class UpdateSummand:
         fields = self.plan.division_of_updates()
         return division(self.params, sites=sites, change=self.change, **fields)
 
-    def make(self, divided: Division) -> tuple[Parts, SealedUpdate]:
+    def make(self, divided: Division, /) -> tuple[Parts, SealedUpdate]:
         update = self.train()
         key = rounding_key(self.plan, self.order)
         return divided.divide(update.update, update.weights, self.params, key), _cover(update)
@@ -68,7 +67,7 @@ class StatisticsSummand:
     def division(self, sites: int) -> Division:
         return whole_numbers(tally.LARGEST, sites)
 
-    def make(self, divided: Division) -> tuple[Parts, SealedEvaluation]:  # noqa: ARG002
+    def make(self, _divided: Division, /) -> tuple[Parts, SealedEvaluation]:
         task, evaluation = self.plan.task, self.evaluate()
         layout = tally.layout_of(resolve(task.metrics.collect), len(task.classes))
         words = tally.words(evaluation.statistics, layout)

@@ -8,7 +8,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from fedcore.records import EvalOrder, Message, Reply, Step, TrainOrder
+from fedcore.records import EvalOrder, Message, Relay, Reply, Step, TrainOrder
 from fedcore.store.exchange import Exchange
 
 Waiting = Generator[Reply | None, None, Mapping[str, Any]]
@@ -48,16 +48,13 @@ class Talk:
         self, step: Step, answer: Step
     ) -> Generator[Reply | None, None, Mapping[str, Any] | None]:
         """As ``hear``; None if the server goes on to the next order without asking this site."""
+        self.step = answer
         order = self.order
-        heard = self.hear(step, answer)
-        while True:
-            try:
-                next(heard)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
+        while (relay := self._passed_on(step)) is None:
             if self.exchange.has_order(order.site, order.run_id, order.seq + 1):
                 return None
             yield None
+        return relay.body
 
     def hear(self, step: Step, answer: Step | None) -> Waiting:
         """What the server passes on as ``step``, to which the site says ``answer``.
@@ -65,9 +62,9 @@ class Talk:
         Raises OrderRefused if it is not the server's.
         """
         self.step = answer
-        order = self.order
-        while True:
-            relay = self.exchange.relay(order.site, order.run_id, order.seq, step, self.server_key)
-            if relay is not None:
-                return relay.body
+        while (relay := self._passed_on(step)) is None:
             yield None
+        return relay.body
+
+    def _passed_on(self, step: Step) -> Relay | None:
+        return self.exchange.relay(self.order, self.order_digest, step, self.server_key)

@@ -35,7 +35,7 @@ def hides_figures(plan: Mapping[str, Any]) -> bool:
 
 def in_the_open(secure: SecureAggregation) -> bool:
     """Whether a part of each site's update travels so that the server can read it, by choice."""
-    return secure.mode == "ckks" and _selective(secure) and secure.rest == "plain"
+    return secure.mode == "ckks" and secure.selective and secure.rest == "plain"
 
 
 def server_sees(plan: Mapping[str, Any]) -> str:
@@ -81,7 +81,7 @@ def what_leaves(plan: Mapping[str, Any]) -> str:
     """
     secure = secure_of(plan)
     how = {"none": "", "masks": " behind masks", "ckks": ", encrypted"}[secure.mode]
-    if secure.mode == "ckks" and _selective(secure):
+    if secure.mode == "ckks" and secure.selective:
         how = ", encrypted in part" + (" and else behind masks" if secure.masked else "")
     return f"model updates{how}"
 
@@ -96,7 +96,7 @@ def how_aggregated(plan: Mapping[str, Any]) -> str:
         "masks": "summed behind masks (secure aggregation, Bonawitz et al. 2017)",
         "ckks": "summed under homomorphic encryption (CKKS)",
     }[secure.mode]
-    if secure.mode == "ckks" and _selective(secure):
+    if secure.mode == "ckks" and secure.selective:
         rest = "behind masks" if secure.rest == "masked" else "in the open"
         how += f", which held {_encrypted(secure)}; the rest travelled {rest}"
     return f"Updates were {how}; the server saw {server_sees(plan)}."
@@ -107,7 +107,7 @@ def _of_one(secure: SecureAggregation) -> str:
         return "every value, and its weight"
     if secure.mode == "masks":
         return "nothing: it arrives behind masks, and looks the same whatever is in it"
-    if not _selective(secure):
+    if not secure.selective:
         return "nothing: it arrives encrypted, and only the sites have the key"
     if secure.rest == "masked":
         return f"nothing: {_encrypted(secure)} arrive encrypted, the rest behind masks"
@@ -130,7 +130,7 @@ def _undone_by(secure: SecureAggregation) -> str:
         return "there is nothing to undo"
     if secure.mode == "ckks":
         told = "the server with any one site: every site holds the key"
-        behind_masks = _selective(secure) and secure.rest == "masked"
+        behind_masks = secure.selective and secure.rest == "masked"
         return told + ("; for what is behind masks, as with masks" if behind_masks else "")
     among = (
         "of the sites" if secure.neighbours is None
@@ -143,10 +143,6 @@ def _undone_by(secure: SecureAggregation) -> str:
         f"the server with {enough} {among}; a server that shows the sites different survivors, "
         "with fewer (docs/threat-model.md says how many)"
     )
-
-
-def _selective(secure: SecureAggregation) -> bool:
-    return secure.encrypt != ["*"] or secure.encrypt_share < 1
 
 
 def _encrypted(secure: SecureAggregation) -> str:

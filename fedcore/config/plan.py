@@ -193,10 +193,15 @@ class SecureAggregation(Section):
     )  # fmt: skip
 
     @property
+    def selective(self) -> bool:
+        """Whether ckks would encrypt some values only."""
+        return self.encrypt != ["*"] or self.encrypt_share < 1
+
+    @property
     def masked(self) -> bool:
-        """Whether anything travels behind masks."""
-        selective = self.encrypt != ["*"] or self.encrypt_share < 1
-        return self.mode == "masks" or (self.mode == "ckks" and selective and self.rest == "masked")
+        """Whether anything of an update travels behind masks."""
+        rest = self.mode == "ckks" and self.selective and self.rest == "masked"
+        return self.mode == "masks" or rest
 
 
 class Compression(Section):

@@ -63,7 +63,7 @@ def epsilon(events: Sequence[GaussianEvent], delta: float) -> float:
         return 0.0
     if any(event.noise_multiplier == 0 for event in spent):
         return math.inf
-    # Here, not above: the import takes 2 s, and a client or a plain `fedcore --help` needs none.
+    # Here, not above: the import takes 2 s, and without noise nobody needs it.
     from dp_accounting import get_epsilon_gaussian
 
     precision = math.hypot(*(math.sqrt(e.count) / e.noise_multiplier for e in spent))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.errors import ConfigError
 from fedcore.params import Params, module_of, modules
 from fedcore.privacy import fixed_point
 from fedcore.privacy.fixed_point import Grid, Values, Words
@@ -53,10 +54,6 @@ class Division:
         """How many values are encrypted."""
         return 0 if self.selection is None else int(self.selection.sum())
 
-    def rest(self, like: Params) -> int:
-        """How many values are not."""
-        return fixed_point.length(like) - self.encrypted
-
     def divide(
         self, update: Params, weights: Mapping[str, float], like: Params, key: bytes
     ) -> Parts:
@@ -69,8 +66,10 @@ class Division:
             words = fixed_point.flatten(update, weights, like, self.grid, key)
         if self.selection is None:
             return Parts(masked=words)
+        from fedcore.privacy import ckks
+
         vector = _flatten(update, weights, like, self.bound)
-        secret, rest = vector[self.selection], vector[~self.selection]
+        secret, rest = ckks.split(vector, self.selection)
         if words is not None:
             return Parts(masked=words[~self.selection], encrypted=secret)
         return Parts(encrypted=secret, plain=rest.astype(np.float32) if rest.size else None)
@@ -112,13 +111,19 @@ def division(
 
     ``bound``: of a site's value, the clip norm. ``change``: of the global params in the round
     before; the share that changed most is taken for the most revealing (``ckks.select``).
-    Raises ConfigError or ValueError where bits or patterns do not fit.
+    Raises ConfigError or ValueError where bits or patterns do not fit, and ConfigError where
+    TenSEAL is not installed and has to encrypt.
     """
     grid = fixed_point.grid(bits, bound, sites)
     if mode == "masks":
         return Division(bound, grid)
-    from fedcore.privacy import ckks
-
+    try:
+        from fedcore.privacy import ckks
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"secure_aggregation: mode: ckks needs {error.name}, which is not installed here; "
+            "install fedcore[ckks], or use mode: masks"
+        ) from error
     chosen = ckks.select(like, encrypt, share, change)
     selection = ckks.flat(chosen, len(modules(like)))
     behind_masks = rest == "masked" and not selection.all()

@@ -102,14 +102,12 @@ def open_run(
             f"the plan's cohort (size {plan.cohort.size}, min_clients {plan.cohort.min_clients}) "
             f"is larger than the federation, which has {len(run.population)} sites"
         )
-    threshold, taking_part = (
-        plan.secure_aggregation.threshold,
-        plan.cohort.size or len(run.population),
-    )
-    if threshold is not None and not taking_part < 2 * threshold <= 2 * taking_part:
+    threshold, everybody = plan.secure_aggregation.threshold, len(run.population)
+    unchecked = plan.cohort.size is None  # else the plan was checked against its own cohort
+    if threshold and unchecked and not everybody / 2 < threshold <= everybody:
         raise ConfigError(
-            f"secure_aggregation: threshold {threshold} for {taking_part} sites: more than "
-            "half and at most all of them are needed, or two sets of sites could each open a sum"
+            f"secure_aggregation: threshold {threshold} for {everybody} sites: more than half and "
+            "at most all of them are needed, or two sets of sites could each open a sum"
         )
     found = wanted = RunFile(run_id, plan.digest, run.population, created, secrets.token_hex(16))
     if not exchange.create_record(run_id, "run", wanted):

@@ -188,21 +188,24 @@ class Exchange:
         return len(sealed)
 
     def relay(
-        self, site: str, run_id: str, seq: int, step: Step, key: Ed25519PublicKey
+        self, order: Order, order_digest: str, step: Step, key: Ed25519PublicKey
     ) -> Relay | None:
         """What was passed on as ``step`` of this order; None as long as there is nothing.
 
-        Raises OrderRefused if it is forged or of another place.
+        ``order_digest``: of the order as it was received. Raises OrderRefused if what is there is
+        forged, or belongs to another order.
         """
+        place = _order_key(order.site, order.run_id, order.seq, step)
         try:
-            data = self._store.get(_order_key(site, run_id, seq, step), max_bytes=_MAX_RELAY)
+            data = self._store.get(place, max_bytes=_MAX_RELAY)
         except NotFound:
             return None
         try:
             relay = _RELAY.validate_json(envelope.unseal(data, key))
         except ValidationError as error:
             raise OrderRefused(f"what was passed on as {step!r} is malformed") from error
-        if (relay.site, relay.run_id, relay.seq, relay.step) != (site, run_id, seq, step):
+        wanted = (order.site, order.run_id, order.seq, order_digest, step)
+        if (relay.site, relay.run_id, relay.seq, relay.order_digest, relay.step) != wanted:
             raise OrderRefused(f"what was passed on as {step!r} belongs to another order")
         return relay
 
@@ -257,7 +260,7 @@ class Exchange:
         if (reply.site, reply.run_id, reply.seq) != (order.site, order.run_id, order.seq):
             raise UpdateRejected(f"site {order.site}: the reply is to another order")
         unread = isinstance(reply, Refusal) and not reply.order_digest  # what came was no order
-        if reply.order_digest != blobs.digest(_order_payload(order)) and not unread:
+        if reply.order_digest != order_digest(order) and not unread:
             raise UpdateRejected(
                 f"site {order.site}: the reply is to another order of this number; was the "
                 "exchange emptied while the run went on?"
@@ -329,6 +332,11 @@ def pack_reply(reply: Reply) -> Parcel:
     said = {name: value for name, value in header.items() if name != "measurements"}
     content = json.dumps([kind, said, blobs.digest_of(arrays)], sort_keys=True).encode()
     return Parcel(key, data, blobs.digest(content))
+
+
+def order_digest(order: Order) -> str:
+    """What names the order as the server puts it."""
+    return blobs.digest(_order_payload(order))
 
 
 def _order_payload(order: Order) -> bytes:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from malformed import Change, altered, changes, content, fuzzed, inside, odd_json, parts, places
 
 from fedcore.errors import BlobError, OrderRefused, QuorumNotReached
-from fedcore.records import RoundRecord
+from fedcore.records import RoundRecord, TrainOrder
 from fedcore.server import orders
 from fedcore.server.run import load_state
 from fedcore.store import blobs, envelope
@@ -40,6 +40,7 @@ def sealed_order() -> bytes:
 
 SEALED = sealed_order()
 PAYLOAD = json.loads(json.loads(SEALED)["payload"])
+ORDER = TrainOrder(**PAYLOAD)
 
 
 def received(data: bytes) -> str:
@@ -92,7 +93,7 @@ def test_orders_that_are_no_envelope(text: str) -> None:
 
 
 RELAY = {
-    "run_id": "run-1", "site": "north", "seq": 0, "plan_digest": "x", "step": "roster",
+    "run_id": "run-1", "site": "north", "seq": 0, "order_digest": "x", "step": "roster",
     "body": {"keys": [{"site": "east"}]}, "kind": "relay",
 }  # fmt: skip
 
@@ -106,12 +107,13 @@ def test_what_is_passed_on_in_a_secure_round(path: tuple[Any, ...], odd: Any, si
     store.put("orders/north/run-1/000000.roster.json",
               envelope.seal(relay, toy.KEY) if signed else relay)  # fmt: skip
     try:
-        came = Exchange(store).relay("north", "run-1", 0, "roster", toy.KEY.public_key())
+        came = Exchange(store).relay(ORDER, "x", "roster", toy.KEY.public_key())
     except OrderRefused:
         return
     assert signed
     assert came is not None
-    assert (came.site, came.run_id, came.seq, came.step) == ("north", "run-1", 0, "roster")
+    found = (came.site, came.run_id, came.seq, came.order_digest, came.step)
+    assert found == ("north", "run-1", 0, "x", "roster")
 
 
 def test_an_oversized_order_is_not_read() -> None:

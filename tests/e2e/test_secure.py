@@ -14,11 +14,14 @@ pytestmark = pytest.mark.e2e
 
 Result = tuple[Path, dict[str, Any]]
 
+MOSTLY_HELD_OUT = {"task": {"dataset": {"arguments": {"fractions": [0.25, 0.35, 0.4]}}}}
+"""So that every site has enough subjects to report on."""
+
 
 @pytest.fixture(scope="module")
 def masked(tmp_path_factory: pytest.TempPathFactory) -> Result:
     workdir = tmp_path_factory.mktemp("secure") / "masks"
-    return workdir, end(start(workdir, "--secure", "masks"))
+    return workdir, end(start(workdir, "--secure", "masks", changes=MOSTLY_HELD_OUT))
 
 
 def test_masked_run_ends_well(masked: Result) -> None:
@@ -40,12 +43,12 @@ def test_clients_and_flow_killed_at_the_stages(tmp_path: Path, masked: Result) -
         ("east", "after", "orders/east/.*/000000.signatures.json"),
     ]
     flow = ("flow", "after", "rounds/00001/attempt-0/signatures.json")
-    process = start(workdir, *secure, traps=[*clients, flow])
+    process = start(workdir, *secure, traps=[*clients, flow], changes=MOSTLY_HELD_OUT)
     process.communicate(timeout=TIMEOUT)
     told = log_of(workdir).read_text()
     assert process.returncode == -signal.SIGKILL, told
     assert sprung(workdir) == len(clients) + 1, told
-    result = end(start(workdir, *secure, "--resume"))
+    result = end(start(workdir, *secure, "--resume", changes=MOSTLY_HELD_OUT))
     assert result["params_sha256"] == masked[1]["params_sha256"]
     assert "dropped out" not in log_of(workdir).read_text()
 
@@ -53,7 +56,8 @@ def test_clients_and_flow_killed_at_the_stages(tmp_path: Path, masked: Result) -
 def test_drill_before_unmask_changes_nothing(tmp_path: Path, masked: Result) -> None:
     """Its update was sent: the others' shares take its masks off, and the sum is the same."""
     workdir = copy_of(masked[0], tmp_path / "drill")
-    result = end(start(workdir, "--secure", "masks", "--drop", "north@unmask"))
+    drill = ("--secure", "masks", "--drop", "north@unmask")
+    result = end(start(workdir, *drill, changes=MOSTLY_HELD_OUT))
     assert result["params_sha256"] == masked[1]["params_sha256"]
     log = (workdir / "logs" / "client-north.log").read_text()
     assert "a drill: this client ends before it says unmask" in log
@@ -62,14 +66,34 @@ def test_drill_before_unmask_changes_nothing(tmp_path: Path, masked: Result) -> 
 
 def test_drill_before_the_update_costs_one_site_one_round(tmp_path: Path, masked: Result) -> None:
     workdir = copy_of(masked[0], tmp_path / "drill")
-    result = end(start(workdir, "--secure", "masks", "--drop", "north@update"))
+    drill = ("--secure", "masks", "--drop", "north@update")
+    result = end(start(workdir, *drill, changes=MOSTLY_HELD_OUT))
     assert result["params_sha256"] != masked[1]["params_sha256"]
     assert "a drill" in log_of(workdir).read_text() + Path(result["report"]).read_text()
 
 
+def test_statistics_behind_masks(tmp_path: Path, masked: Result) -> None:
+    """The same model and the same figures over all sites; none by site, in the page neither."""
+    hidden = {
+        "secure_aggregation": {"mode": "masks", "statistics": True},
+        "aggregation": {"weight_cap": 64},
+        "task": {"groups": [], **MOSTLY_HELD_OUT["task"]},
+        "gates": {"min_site_auc": None, "max_group_gap": None},
+    }
+    workdir = copy_of(masked[0], tmp_path / "statistics")
+    result = end(start(workdir, changes=hidden))
+    assert result["params_sha256"] == masked[1]["params_sha256"]
+    for figure in ("macro_auc", "accuracy", "sensitivity", "specificity", "f1"):
+        assert result[figure] == pytest.approx(masked[1][figure]), figure
+    assert all(site["auc"] is None for site in result["sites"].values())
+    assert result["onnx"]["max_abs_diff"] <= 1e-4
+    assert "not told (secure aggregation)" in Path(result["report"]).read_text()
+
+
 def test_encrypted_run_ends_well(tmp_path: Path, masked: Result) -> None:
     workdir = copy_of(masked[0], tmp_path / "ckks")
-    result = end(start(workdir, "--secure", "ckks"))
+    result = end(start(workdir, "--secure", "ckks", changes=MOSTLY_HELD_OUT))
     assert set(result["sites"]) == {"north", "east", "south", "west"}
     assert result["bytes_up"] > 2 * masked[1]["bytes_up"], "ciphertexts are larger than words"
-    assert abs((result["macro_auc"] or 0) - (masked[1]["macro_auc"] or 0)) < 0.05
+    assert None not in (result["macro_auc"], masked[1]["macro_auc"])
+    assert abs(result["macro_auc"] - masked[1]["macro_auc"]) < 0.05

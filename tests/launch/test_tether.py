@@ -110,9 +110,12 @@ def test_the_childs_own_children_go_with_it(log: Path) -> None:
 
 
 PARENT = """
-import os, threading, time
+import os, signal, threading, time
 from pathlib import Path
 from fedcore.launch.tether import spawn
+
+# Whoever runs the tests as a shell's background job ignores SIGINT, and passed that on.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 child = None
 def begin():
@@ -138,8 +141,6 @@ def test_the_child_dies_with_its_parent(log: Path, number: int, fork: bool) -> N
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
-        # A shell's background job ignores SIGINT, and passes that on.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())

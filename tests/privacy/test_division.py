@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 import pytest
 
+from fedcore.errors import ConfigError
+from fedcore.privacy import fixed_point
 from fedcore.privacy.division import Parts, division
 
 LIKE = {
@@ -65,6 +68,17 @@ def test_what_nobody_trained_is_not_in_the_sum(way: dict[str, Any]) -> None:
     assert set(sums) == {"body.weight", "head.bias"}
 
 
+def test_without_tenseal_a_plan_that_encrypts_is_told_what_is_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in [name for name in sys.modules if name.startswith("fedcore.privacy.ckks")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr("fedcore.privacy.ckks")
+    monkeypatch.setitem(sys.modules, "tenseal", None)
+    with pytest.raises(ConfigError, match=r"needs tenseal.*install fedcore\[ckks\]"):
+        division(LIKE, mode="ckks", bound=2.0, sites=2, bits=20)
+
+
 def test_weights_are_never_plain() -> None:
     rule = division(
         LIKE, mode="ckks", encrypt=["head.*"], rest="plain", bound=2.0, sites=2, bits=20
@@ -73,4 +87,4 @@ def test_weights_are_never_plain() -> None:
     assert parts.plain is not None
     assert parts.encrypted is not None
     assert parts.encrypted.size == 3 + 3
-    assert parts.plain.size == rule.rest(LIKE) == 46
+    assert parts.plain.size == fixed_point.length(LIKE) - rule.encrypted == 46

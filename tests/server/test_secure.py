@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import toy
-from faults import FaultyStore, Killed
+from faults import FaultyStore
+from kills import Check, Play, kill_client, kill_server
 
 from fedcore.errors import QuorumNotReached
 from fedcore.params import digest
@@ -144,40 +145,30 @@ def test_when_too_many_vanish_nothing_is_revealed_and_the_round_can_be_begun_ane
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 def test_server_killed_at_every_operation(undisturbed_round: str, before: bool) -> None:
-    at, killed, what = 0, True, plan(rounds=1)
-    while killed:
-        store = MemoryStore()
-        launcher = toy.InlineLauncher(store, toy.site_stores())
-        try:
-            play(FaultyStore(store, at, before=before), launcher, what)
-            killed = False  # it was over before
-        except Killed:
-            pass
-        assert play(store, launcher, what) == undisturbed_round, f"killed at operation {at}"
-        at += 1
+    at = kill_server(one_round(plan()), same_params(undisturbed_round), before=before)
     assert at > 80, "the round must have enough boundaries for this to mean something"
 
 
-@pytest.mark.parametrize("where", ["exchange", "data"])
+@pytest.mark.parametrize("own", [False, True], ids=["exchange", "data"])
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-def test_client_killed_at_every_operation(undisturbed_round: str, before: bool, where: str) -> None:
+def test_client_killed_at_every_operation(undisturbed_round: str, before: bool, own: bool) -> None:
     """A client started again says what it said before, with the same secrets."""
-    at, killed, what = 0, True, plan(rounds=1)
-    while killed:
-        store, data = MemoryStore(), toy.site_stores()
-        hurt = FaultyStore(store if where == "exchange" else data["north"], at, before=before)
-        launcher = toy.InlineLauncher(
-            hurt if where == "exchange" else store,
-            data if where == "exchange" else {**data, "north": hurt},
-        )
-        try:
-            result = play(store, launcher, what)
-            killed = False
-        except Killed:
-            result = play(store, toy.InlineLauncher(store, data), what)
-        assert result == undisturbed_round, f"killed at operation {at}"
-        at += 1
+    check = same_params(undisturbed_round)
+    at = kill_client(one_round(plan()), check, before=before, in_own_bucket=own)
     assert at > 20, "the round must have enough boundaries for this to mean something"
+
+
+def one_round(what: toy.Plan) -> Play:
+    what = what.model_copy(update={"rounds": 1})
+    return lambda store, launcher: play(store, launcher, what)
+
+
+def same_params(wanted: str) -> Check:
+    def check(store: Store, at: int) -> None:
+        found = digest(load_state(toy.open_toy(store, plan(rounds=1)), 1).params)
+        assert found == wanted, f"killed at operation {at}"
+
+    return check
 
 
 def test_secrets_of_a_round_are_deleted_when_it_is_over(data: dict[str, MemoryStore]) -> None:
@@ -277,41 +268,20 @@ def test_a_site_that_does_not_open_the_sum_is_followed_by_the_next() -> None:
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 def test_encrypted_the_server_may_be_killed_at_every_operation(before: bool, kind: str) -> None:
     what = encrypted(kind).model_copy(update={"rounds": 1})
-    store = MemoryStore()
-    counting = FaultyStore(store, at=-1)
-    play(counting, toy.InlineLauncher(store, toy.site_stores()), what)
-    for at in range(0, len(counting.operations), 5):
-        store = MemoryStore()
-        launcher = toy.InlineLauncher(store, toy.site_stores())
-        with pytest.raises(Killed):
-            play(FaultyStore(store, at, before=before), launcher, what)
-        play(store, launcher, what)
-        close(store, what)
+    at = kill_server(one_round(what), lambda store, _: close(store, what), before=before, every=5)
+    assert at > 80, "the round must have enough boundaries for this to mean something"
 
 
-@pytest.mark.parametrize("where", ["exchange", "data"])
+@pytest.mark.parametrize("own", [False, True], ids=["exchange", "data"])
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
-def test_encrypted_a_client_may_be_killed_at_every_operation(before: bool, where: str) -> None:
+def test_encrypted_a_client_may_be_killed_at_every_operation(before: bool, own: bool) -> None:
     what = encrypted("rest masked").model_copy(update={"rounds": 1})
-    at, killed = 0, True
-    while killed:
-        store, data = MemoryStore(), toy.site_stores()
-        hurt = FaultyStore(store if where == "exchange" else data["north"], at, before=before)
-        launcher = toy.InlineLauncher(
-            hurt if where == "exchange" else store,
-            data if where == "exchange" else {**data, "north": hurt},
-        )
-        try:
-            play(store, launcher, what)
-            killed = False  # it was over before
-        except Killed:
-            play(store, toy.InlineLauncher(store, data), what)
+
+    def check(store: Store, at: int) -> None:
         close(store, what)
-        assert not any(record.dropped for record in _records(store, what)), f"killed at {at}"
-        at += 3
+        record = toy.record_of(toy.open_toy(store, what), 0)
+        assert record is not None
+        assert not record.dropped, f"killed at {at}"
+
+    at = kill_client(one_round(what), check, before=before, in_own_bucket=own, every=3)
     assert at > 20, "the round must have enough boundaries for this to mean something"
-
-
-def _records(store: Store, what: toy.Plan) -> list[Any]:
-    run = toy.open_toy(store, what)
-    return [toy.record_of(run, number) for number in range(what.rounds)]

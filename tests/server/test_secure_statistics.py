@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import toy
-from faults import FaultyStore, Killed
+from kills import Check, kill_client, kill_server
 
 from fedcore.client.loop import Client
 from fedcore.errors import QuorumNotReached, UpdateRejected
@@ -163,44 +163,30 @@ def test_every_order_keeps_its_number_after_attempts_that_failed_anywhere() -> N
     assert [key.split("/")[-1] for key in numbers] == [f"{n:06d}.json" for n in range(12)]
 
 
+def whole(store: Store, launcher: toy.InlineLauncher) -> None:
+    play(store, launcher, plan())
+
+
+def same(wanted: tuple[str, list[Any]]) -> Check:
+    def check(store: Store, at: int) -> None:
+        assert told(store, plan()) == wanted, f"killed at operation {at}"
+
+    return check
+
+
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 def test_server_killed_at_any_operation(undisturbed: tuple[str, list[Any]], before: bool) -> None:
-    at, killed, what = 0, True, plan()
-    while killed:
-        store = MemoryStore()
-        launcher = toy.InlineLauncher(store, toy.site_stores())
-        try:
-            play(FaultyStore(store, at, before=before), launcher, what)
-            killed = False  # it was over before
-        except Killed:
-            pass
-        play(store, launcher, what)
-        assert told(store, what) == undisturbed, f"killed at operation {at}"
-        at += 3
+    at = kill_server(whole, same(undisturbed), before=before, every=3)
     assert at > 160, "the run must have enough boundaries for this to mean something"
 
 
-@pytest.mark.parametrize("where", ["exchange", "data"])
+@pytest.mark.parametrize("own", [False, True], ids=["exchange", "data"])
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 def test_client_killed_at_any_operation(
-    undisturbed: tuple[str, list[Any]], before: bool, where: str
+    undisturbed: tuple[str, list[Any]], before: bool, own: bool
 ) -> None:
     """A client started again says what it said before, with the same secrets."""
-    at, killed, what = 0, True, plan()
-    while killed:
-        store, data = MemoryStore(), toy.site_stores()
-        hurt = FaultyStore(store if where == "exchange" else data["north"], at, before=before)
-        launcher = toy.InlineLauncher(
-            hurt if where == "exchange" else store,
-            data if where == "exchange" else {**data, "north": hurt},
-        )
-        try:
-            play(store, launcher, what)
-            killed = False
-        except Killed:
-            play(store, toy.InlineLauncher(store, data), what)
-        assert told(store, what) == undisturbed, f"killed at operation {at}"
-        at += 3
+    at = kill_client(whole, same(undisturbed), before=before, in_own_bucket=own, every=3)
     assert at > 40, "the run must have enough boundaries for this to mean something"
 
 

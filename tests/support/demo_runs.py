@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +21,31 @@ SHIPPED = Path(__file__).parents[2] / "plans" / "brain_tumour.yaml"
 TIMEOUT = 600.0
 
 
-def small_plan(path: Path) -> Path:
+def small_plan(path: Path, changes: Mapping[str, Any]) -> Path:
     """The shipped plan, shorter, and with splits that leave few subjects enough to evaluate."""
     yaml = YAML()
     plan = yaml.load(SHIPPED)
     plan["training"]["epochs"] = 1
     plan["task"]["dataset"]["arguments"]["fractions"] = [0.4, 0.3, 0.3]
-    yaml.dump(plan, path)
+    yaml.dump(_changed(plan, changes), path)
     return path
 
 
+def _changed(fields: Any, changes: Mapping[str, Any]) -> Any:
+    """The fields with the changes, however deep."""
+    for name, change in changes.items():
+        deeper = isinstance(change, Mapping)
+        fields[name] = _changed(fields.get(name, {}), change) if deeper else change
+    return fields
+
+
 def start(
-    workdir: Path, *arguments: str, traps: Sequence[Sequence[str]] = ()
+    workdir: Path,
+    *arguments: str,
+    traps: Sequence[Sequence[str]] = (),
+    changes: Mapping[str, Any] | None = None,
 ) -> subprocess.Popen[str]:
-    plan = small_plan(workdir.parent / "small.yaml")
+    plan = small_plan(workdir.parent / "small.yaml", changes or {})
     environment = {name: value for name, value in os.environ.items() if "PREFECT" not in name}
     fedcore = [str(TRAPPED), json.dumps(traps)] if traps else ["-m", "fedcore"]
     with log_of(workdir).open("a") as log:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import tenseal as ts  # type: ignore[import-untyped]
+import tenseal as ts
 from numpy.typing import NDArray
 
 from fedcore.errors import UpdateRejected

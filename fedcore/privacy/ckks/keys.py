@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tenseal as ts  # type: ignore[import-untyped]
+import tenseal as ts
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305

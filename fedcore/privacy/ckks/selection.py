@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from fedcore.params import Params
 
 Mask = NDArray[np.bool_]
-Vector = NDArray[np.floating[Any]]
+Vector = NDArray[np.float64]
 
 
 def select(
@@ -63,8 +62,8 @@ def split(vector: Vector, selection: Mask) -> tuple[Vector, Vector]:
     return vector[selection], vector[~selection]
 
 
-def join(secret: Vector, rest: Vector, selection: Mask) -> NDArray[np.float64]:
-    """The inverse of ``split``, in float64. Raises ValueError for other lengths."""
+def join(secret: Vector, rest: Vector, selection: Mask) -> Vector:
+    """The inverse of ``split``. Raises ValueError for other lengths."""
     chosen = int(selection.sum())
     if secret.shape != (chosen,) or rest.shape != (selection.size - chosen,):
         raise ValueError(

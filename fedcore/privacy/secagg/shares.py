@@ -6,8 +6,7 @@ Shamir's scheme over GF(2^128) from pycryptodome; ChaCha20-Poly1305 (RFC 8439) b
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, combinations, islice
 
 from cryptography.exceptions import InvalidTag
@@ -18,7 +17,6 @@ from fedcore.privacy.secagg.terms import Terms
 
 _NONCE = 12
 _ATTEMPTS = 64
-_POLYNOMIAL = (1 << 128) | 0x87
 
 
 def split(secret: bytes, owner: str, terms: Terms) -> dict[str, bytes]:
@@ -35,27 +33,15 @@ def reconstruct(
 ) -> bytes | None:
     """The owner's secret from shares by holder, at least ``graph.threshold`` of them; None if no
     choice of shares gives one that is ``right``, because too many of them are wrong."""
+    from Crypto.Protocol.SecretSharing import Shamir
+
     place = {holder: index for index, holder in enumerate(terms.graph.holders(owner), start=1)}
     points = {place[holder]: share for holder, share in shares.items()}
     for places in islice(_choices(sorted(points), terms.graph.threshold), _ATTEMPTS):
-        secret = combine([(at, points[at]) for at in places])
+        secret = Shamir.combine([(at, points[at]) for at in places])
         if right(secret):
             return secret
     return None
-
-
-def combine(points: Sequence[tuple[int, bytes]]) -> bytes:
-    """What pycryptodome's ``Shamir.combine`` gives, sharing the work between secrets.
-
-    Interpolation is linear in the shares, and its coefficients depend only on who holds them: in a
-    complete graph those are the same for all owners. 100 secrets of 67 shares take 0.4 s, not 8.
-    Not in constant time: whoever combines is to know the result.
-    """
-    coefficients = _lagrange(tuple(place for place, _ in points))
-    secret = 0
-    for coefficient, (_, share) in zip(coefficients, points, strict=True):
-        secret ^= _times(coefficient, int.from_bytes(share, "big"))
-    return secret.to_bytes(SECRET_BYTES, "big")
 
 
 def _choices(places: list[int], count: int) -> Iterator[tuple[int, ...]]:
@@ -64,43 +50,6 @@ def _choices(places: list[int], count: int) -> Iterator[tuple[int, ...]]:
     turns = range(len(places) if count < len(places) else 1)
     first = (tuple(sorted(around[begin : begin + count])) for begin in turns)
     return chain(first, combinations(places, count) if len(turns) > 1 else ())
-
-
-@lru_cache(maxsize=256)
-def _lagrange(places: tuple[int, ...]) -> tuple[int, ...]:
-    """The coefficients c with p(0) = Σ c·p(place), for polynomials of lower degree than places."""
-    coefficients = []
-    for place in places:
-        above, below = 1, 1
-        for other in places:
-            if other != place:
-                above, below = _times(above, other), _times(below, other ^ place)
-        coefficients.append(_times(above, _inverse(below)))
-    return tuple(coefficients)
-
-
-def _times(left: int, right: int) -> int:
-    """The product in GF(2^128) modulo x^128 + x^7 + x^2 + x + 1."""
-    if right > left:
-        left, right = right, left
-    product = 0
-    while right:
-        if right & 1:
-            product ^= left
-        left <<= 1
-        if left >> 128:
-            left ^= _POLYNOMIAL
-        right >>= 1
-    return product
-
-
-def _inverse(value: int) -> int:
-    """value^(2^128 − 2), by Fermat: 2^128 − 2 = 2 + 4 + … + 2^127."""
-    result = 1
-    for _ in range(127):
-        value = _times(value, value)
-        result = _times(result, value)
-    return result
 
 
 def seal(

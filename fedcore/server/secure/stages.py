@@ -20,6 +20,7 @@ from fedcore.server.events import tell
 from fedcore.server.replies import await_replies
 from fedcore.server.rounds import Traffic
 from fedcore.server.run import Run, fail_attempt
+from fedcore.store.exchange import order_digest
 
 T = TypeVar("T")
 
@@ -130,9 +131,14 @@ def pass_on(attempt: Attempt, step: Step, bodies: Mapping[str, Mapping[str, Any]
     """Tell each of the sites its body."""
     run = attempt.run
     for site, body in sorted(bodies.items()):
-        seq = attempt.orders[site].seq
-        relay = Relay(run.run_id, site, seq, run.plan.digest, step, body)
+        relay = relay_of(attempt, site, step, body)
         attempt.traffic.down += run.exchange.put_relay(relay, run.signing_key)
+
+
+def relay_of(attempt: Attempt, site: str, step: Step, body: Mapping[str, Any]) -> Relay:
+    """The body as a part of the site's order."""
+    order = attempt.orders[site]
+    return Relay(order.run_id, site, order.seq, order_digest(order), step, body)
 
 
 def enough(attempt: Attempt, what: str, sites: Iterable[str], wanted: int,

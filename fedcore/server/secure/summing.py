@@ -13,7 +13,7 @@ from fedcore.launch.api import WorkOrder
 from fedcore.privacy.division import Division, Parts
 from fedcore.privacy.fixed_point import Values
 from fedcore.privacy.secagg import Terms
-from fedcore.records import Message, Refusal, Relay, Reply, Sealed, SealedEvaluation, SealedUpdate
+from fedcore.records import Message, Refusal, Reply, Sealed, SealedEvaluation, SealedUpdate
 from fedcore.server.rounds import REPLY_HEADER_BYTES, arrivals
 from fedcore.server.secure import agreement
 from fedcore.server.secure.hidden import HiddenSum, Told
@@ -25,6 +25,7 @@ from fedcore.server.secure.stages import (
     enough,
     given_up,
     pass_on,
+    relay_of,
 )
 
 
@@ -137,13 +138,12 @@ def _parts(agreed: Agreement, hidden: HiddenSum, survivors: Decision) -> Parts:
 
 def _decrypted(agreed: Agreement, hidden: HiddenSum, consistent: Decision) -> Values:
     """The encrypted part of the sum, opened by one of the sites: if one cannot, by the next."""
-    attempt, run = agreed.attempt, agreed.attempt.run
+    attempt = agreed.attempt
     reasons: dict[str, str] = {}
     arrays, limit = hidden.encrypted(), 8 * agreed.divided.encrypted + REPLY_HEADER_BYTES
     for site in consistent.sites:
-        order = attempt.orders[site]
-        relay = Relay(run.run_id, site, order.seq, run.plan.digest, "decrypt", {})
-        attempt.traffic.down += run.exchange.put_attachment(relay, arrays)
+        relay = relay_of(attempt, site, "decrypt", {})
+        attempt.traffic.down += attempt.run.exchange.put_attachment(relay, arrays)
         pass_on(attempt, "decrypt", {site: {}})
         said, dropped = collect(
             attempt, "sum", [site], lambda m: _values(m, agreed.divided), max_bytes=limit
@@ -176,7 +176,7 @@ def _largest(agreed: Agreement) -> int:
 
 def _sealed(arrival: Reply | UpdateRejected, wanted: type[Sealed]) -> Sealed:
     match arrival:
-        case SealedUpdate() | SealedEvaluation() if isinstance(arrival, wanted):
+        case Sealed() if isinstance(arrival, wanted):
             return arrival
         case Refusal():
             raise UpdateRejected(f"refused: {arrival.reason}")

@@ -3,7 +3,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from cohort import Cohort, names
-from Crypto.Protocol.SecretSharing import Shamir
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -110,14 +109,3 @@ def test_one_wrong_share_is_left_out_wherever_it_stands(liar):
     told = shares.split(secret, "site-002", terms)
     told[names(30)[liar]] = bytes(16)
     assert shares.reconstruct(told, "site-002", terms, lambda s: s == secret) == secret
-
-
-@settings(deadline=None)
-@given(st.data())
-def test_shares_combine_to_what_the_library_says(data):
-    count = data.draw(st.integers(1, 12))
-    places = data.draw(
-        st.lists(st.integers(1, 10_000), min_size=count, max_size=count, unique=True)
-    )
-    points = [(place, data.draw(st.binary(min_size=16, max_size=16))) for place in places]
-    assert shares.combine(points) == Shamir.combine(points)
