@@ -161,7 +161,7 @@ class Exchange:
         data = self._store.get(_order_key(site, run_id, seq), max_bytes=1 << 20)
         payload = envelope.unseal(data, key)
         try:
-            order = _ORDER.validate_json(payload)
+            order = _ORDER.validate_json(payload, strict=True)
         except ValidationError as error:
             raise OrderRefused("the order has fields that this client does not know") from error
         if order.site != site:
@@ -201,7 +201,7 @@ class Exchange:
         except NotFound:
             return None
         try:
-            relay = _RELAY.validate_json(envelope.unseal(data, key))
+            relay = _RELAY.validate_json(envelope.unseal(data, key), strict=True)
         except ValidationError as error:
             raise OrderRefused(f"what was passed on as {step!r} is malformed") from error
         wanted = (order.site, order.run_id, order.seq, order_digest, step)
