@@ -1,7 +1,8 @@
 """The tasks of a run: each gives one fedcore function a name in Prefect's UI.
 
-Nothing is cached or retried here: every function finds in the exchange what an earlier attempt
-left, and the stores do their own short retries.
+Putting orders is none: it takes less time than Prefect takes to note a task. Nothing is cached or
+retried here: every function finds in the exchange what an earlier attempt left, and the stores do
+their own short retries.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from fedcore.server import evaluation, orders, release, replies, rounds
+from fedcore.server import evaluation, release, replies, rounds
 from fedcore.server.secure import evaluation as secure_evaluation
 from fedcore.server.secure import rounds as secure
 
@@ -46,8 +47,6 @@ def _in_its_round(name: str) -> Any:
     return name_of
 
 
-order_training = _named("order training", orders.train_orders)
-order_evaluation = _named("order evaluation", orders.eval_orders)
 await_replies = _named("await replies", replies.await_replies)
 aggregate = _named("aggregate and commit", rounds.aggregate)
 agree_on_keys = _named("agree on keys", secure.agree_on_keys)

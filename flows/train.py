@@ -21,6 +21,7 @@ from fedcore.records import EvaluationRecord, RoundRecord
 from fedcore.server.connect import connect
 from fedcore.server.evaluation import next_round
 from fedcore.server.events import tell
+from fedcore.server.orders import train_orders
 from fedcore.server.result import finished_run
 from fedcore.server.run import Run, open_run, record_of
 from fedcore.settings import flow_settings
@@ -110,7 +111,7 @@ def train_round(
 
 def train_sites(run: Run, round_num: int, launcher: Launcher) -> RoundRecord:
     """Order, wait, aggregate; in a secure round the sites agree on keys first, and unmask last."""
-    orders = tasks.order_training(run, round_num)
+    orders = train_orders(run, round_num)
     if run.plan.secure_aggregation.mode == "none":
         dropped = tasks.await_replies(run, orders, launcher)
         return tasks.aggregate(run, round_num, orders, dropped)

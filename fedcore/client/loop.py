@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 from fedcore import params as flat
+from fedcore.client.inbox import Inbox
 from fedcore.client.learner import Learner
 from fedcore.client.outbox import Outbox
 from fedcore.client.private import Private, forget
@@ -73,6 +74,7 @@ class Client:
         self._ledger = Ledger(data)
         identity = None if partner is None else partner.identity
         self._egress = Egress(data, identity, policy.approver)
+        self._inbox = Inbox(exchange)
         self._outbox = Outbox(exchange, self._egress, identity)
         self._asked: tuple[Plan | None, int | None] = (None, None)
         self._server_key = envelope.public_key(policy.server_public_key)
@@ -180,13 +182,11 @@ class Client:
         reason = objection(self._policy, plan)
         if reason is not None:
             raise OrderRefused(reason)
-        started = time.perf_counter()
-        params, size = self._exchange.params(order.run_id, order.round_num, order.params_digest)
+        spent: dict[str, float] = {}
+        params = self._inbox.params(order.run_id, order.round_num, order.params_digest, spent)
         model = None
         if isinstance(order, EvalOrder) and order.onnx_digest is not None:
-            model = self._exchange.onnx(order.run_id, order.onnx_digest)
-            size += len(model)
-        spent = {"bytes_down": float(size), "seconds.download": time.perf_counter() - started}
+            model = self._inbox.onnx(order.run_id, order.onnx_digest, spent)
         self._egress.recall(self._ledger.accept(order, talk.order_digest, self._egress.end()))
         summand: Summand
         if isinstance(order, EvalOrder):
@@ -233,10 +233,9 @@ class Client:
         """What the round before changed in the params, where what is encrypted rests on it."""
         if plan.secure_aggregation.encrypt_share == 1 or order.previous_digest is None:
             return None
-        before, size = self._exchange.params(
-            order.run_id, order.round_num - 1, order.previous_digest
+        before = self._inbox.params(
+            order.run_id, order.round_num - 1, order.previous_digest, spent
         )
-        spent["bytes_down"] += size
         return flat.subtract(params, before)
 
     def _learner_of(self, plan: Plan, spent: dict[str, float]) -> Learner:
