@@ -233,9 +233,7 @@ class Client:
         """What the round before changed in the params, where what is encrypted rests on it."""
         if plan.secure_aggregation.encrypt_share == 1 or order.previous_digest is None:
             return None
-        before = self._inbox.params(
-            order.run_id, order.round_num - 1, order.previous_digest, spent
-        )
+        before = self._inbox.params(order.run_id, order.round_num - 1, order.previous_digest, spent)
         return flat.subtract(params, before)
 
     def _learner_of(self, plan: Plan, spent: dict[str, float]) -> Learner:
