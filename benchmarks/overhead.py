@@ -52,7 +52,7 @@ def main(results: list[Row]) -> list[Row]:
     ):
         for part, seconds in ready.stack.seconds.items():
             results.append(_row(f"start-up of {part}", seconds))
-        turns = [(_federated_rounds(ready, turn), _bare_rounds(ready)) for turn in range(TURNS)]
+        turns = [(_federated_rounds(ready), _bare_rounds(ready)) for _ in range(TURNS)]
     federated, bare = (statistics.median(kind) for kind in zip(*turns, strict=True))
     overhead = statistics.median(whole - part for whole, part in turns)
     results.append(_row("federated round, 4 sites (median)", federated))
@@ -73,7 +73,7 @@ class _Clock(logging.Handler):
             self.ends.append(time.perf_counter())
 
 
-def _federated_rounds(ready: demo.Ready, turn: int) -> float:
+def _federated_rounds(ready: demo.Ready) -> float:
     use_prefect(ready.stack.prefect_api_url, ready.stack.prefect_home)
     from flows.train import train_here
 
@@ -81,7 +81,7 @@ def _federated_rounds(ready: demo.Ready, turn: int) -> float:
     log = logging.getLogger("fedcore.run")
     log.setLevel(logging.INFO)
     log.addHandler(clock)
-    train_here(ready.plan, ready.federation, f"{new_run_id(plans.load(ready.plan))}-{turn}")
+    train_here(ready.plan, ready.federation, new_run_id(plans.load(ready.plan)))
     log.removeHandler(clock)
     return statistics.median(np.diff(clock.ends))
 

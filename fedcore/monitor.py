@@ -25,7 +25,7 @@ class _Observer(logging.Handler):
         if facts.get("event") == "round":
             scopes = {"all": facts["macro_auc"], **facts["macro_auc_by_site"]}
             measured = {f"macro_auc.{s}": auc for s, auc in scopes.items() if auc is not None}
-            observe_round(self._metrics, facts["record"], measured)
+            observe_round(self._metrics, facts["record"], facts["evaluation"], measured)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from fedcore.records import RoundRecord
+from fedcore.records import EvaluationRecord, RoundRecord
 
 _SECONDS_OF_A_ROUND = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600, 14400)
 _SECONDS_OF_A_REQUEST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -89,9 +89,12 @@ def serving_metrics(registry: CollectorRegistry) -> ServingMetrics:
 
 
 def observe_round(
-    metrics: RunMetrics, record: RoundRecord, measurements: Mapping[str, float]
+    metrics: RunMetrics,
+    record: RoundRecord,
+    evaluation: EvaluationRecord,
+    measurements: Mapping[str, float],
 ) -> None:
-    """Tell of one committed round, once.
+    """Tell of one committed round and the evaluation after it, once.
 
     ``measurements``: what was measured of its result, ``epsilon`` and ``macro_auc.<scope>`` with
     the scope ``all`` or a site; other names are not for Prometheus.
@@ -101,8 +104,8 @@ def observe_round(
     metrics.round_num.set(record.round_num)
     metrics.clients.labels("aggregated").set(len(record.weights))
     metrics.clients.labels("dropped").set(len(record.dropped))
-    metrics.bytes.labels("up").inc(record.bytes_up)
-    metrics.bytes.labels("down").inc(record.bytes_down)
+    metrics.bytes.labels("up").inc(record.bytes_up + evaluation.bytes_up)
+    metrics.bytes.labels("down").inc(record.bytes_down + evaluation.bytes_down)
     for said in record.measurements.values():
         if "update_norm" in said:
             metrics.update_norm.observe(said["update_norm"])

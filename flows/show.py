@@ -61,6 +61,7 @@ def _tell(record: RoundRecord, evaluation: EvaluationRecord) -> None:
         },
         dropped=dict(record.dropped),
         record=record,
+        evaluation=evaluation,
     )
 
 

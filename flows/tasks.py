@@ -1,8 +1,8 @@
 """The tasks of a run: each gives one fedcore function a name in Prefect's UI.
 
-Putting orders is none: it takes less time than Prefect takes to note a task. Nothing is cached or
-retried here: every function finds in the exchange what an earlier attempt left, and the stores do
-their own short retries.
+Putting orders is none: every task makes a round longer, and this one would show nothing that the
+wait for the replies does not. Nothing is cached or retried here: every function finds in the
+exchange what an earlier attempt left, and the stores do their own short retries.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from fedcore.records import DataSummary, RoundRecord
+from fedcore.records import DataSummary, EvaluationRecord, RoundRecord
 from fedcore.telemetry import observe_round, run_metrics, serving_metrics
 
 DASHBOARD = Path(__file__).parents[1] / "dashboards" / "fedcore.json"
@@ -36,18 +36,24 @@ def record(**changed: Any) -> RoundRecord:
     return RoundRecord(**fields)
 
 
+EVALUATION = EvaluationRecord(
+    run_id="run-1", round_num=5, split="validation", summary={}, sites={}, num_examples={},
+    missing={}, onnx_max_abs_diff={}, bytes_up=7, bytes_down=40, seconds={},
+)  # fmt: skip
+
+
 def test_a_round_is_told(registry: CollectorRegistry) -> None:
     metrics = run_metrics(registry)
     figures = {"macro_auc.all": 0.9, "macro_auc.north": 0.8, "epsilon": 3.0, "private": 1.0}
-    observe_round(metrics, record(), figures)
-    observe_round(metrics, record(round_num=5, bytes_up=50, dropped={}), {})
+    observe_round(metrics, record(), EVALUATION, figures)
+    observe_round(metrics, record(round_num=5, bytes_up=50, dropped={}), EVALUATION, {})
 
     def value(name: str, **labels: str) -> float | None:
         return registry.get_sample_value(name, labels)
 
     assert value("fedcore_round_num") == 5
-    assert value("fedcore_bytes_total", direction="up") == 150
-    assert value("fedcore_bytes_total", direction="down") == 600
+    assert value("fedcore_bytes_total", direction="up") == 150 + 2 * 7
+    assert value("fedcore_bytes_total", direction="down") == 600 + 2 * 40
     assert value("fedcore_round_seconds_sum", phase="collect") == 10
     assert value("fedcore_clients", state="aggregated") == 2
     assert value("fedcore_clients", state="dropped") == 0

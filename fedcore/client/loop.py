@@ -182,7 +182,7 @@ class Client:
         reason = objection(self._policy, plan)
         if reason is not None:
             raise OrderRefused(reason)
-        spent: dict[str, float] = {}
+        spent = {"bytes_down": 0.0, "seconds.download": 0.0}
         params = self._inbox.params(order.run_id, order.round_num, order.params_digest, spent)
         model = None
         if isinstance(order, EvalOrder) and order.onnx_digest is not None:

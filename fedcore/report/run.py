@@ -22,7 +22,9 @@ class RunReport:
     - ``plan``: ``Plan.model_dump()``; ``started``, ``ended``: ISO 8601
     - ``history``: per round ``{round_num, cohort: [site], dropped: {site: reason}, macro_auc: I,
       accuracy: I, loss: {site: value}, bytes_up, bytes_down, seconds: {phase: s},
-      update_norm: {site: value}, params_bytes: {site: bytes of params that it fetched}}``
+      update_norm: {site: value}, update_bytes}``: the bytes of a round and of the validation after
+      it, and of the former those of the updates and the conversation about them
+    - ``params_bytes``: of the params as float32
     - ``final``: ``{overall: M, groups: {attribute: {value: M}}, suppressed: {attribute:
       subjects}}``
     - ``sites``: ``{site: {summary: M | None, num_examples: {split: count} | count,
@@ -57,6 +59,7 @@ class RunReport:
     onnx: Record | None = None
     registry: Record | None = None
     privacy: Record | None = None
+    params_bytes: int | None = None
     bytes_up: int | None = None
     bytes_down: int | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from fedcore.config.disclosure import secure_of
 from fedcore.report.numbers import count, duration, finite, scientific
@@ -24,7 +23,7 @@ def costs(run: RunReport) -> list[Cost]:
     secure = secure_of(run.plan)
     if secure.mode == "none":
         return []
-    found = [("Bytes of the updates ÷ the params as float32", _ratio(expansion(run.history)))]
+    found = [("Bytes of the updates ÷ the params as float32", _ratio(expansion(run)))]
     if secure.masked:
         found.append(("Precision behind masks", f"{secure.bits} bits of a site's value, and the "
                       "sum of these is exact"))  # fmt: skip
@@ -35,16 +34,13 @@ def costs(run: RunReport) -> list[Cost]:
     return found
 
 
-def expansion(history: Sequence[Record]) -> float:
+def expansion(run: RunReport) -> float:
     """Bytes of all updates ÷ those of as many copies of the params as float32; NaN if unknown.
 
-    Of the conversation about them, too. A copy is what a site fetched in the first round: later
-    ones may fetch two, to know what changed.
+    Of the conversation about them, too.
     """
-    first = history[0] if history else {}
-    fetched = [finite(size) for size in (first.get("params_bytes") or {}).values()]
-    unmasked = max(fetched, default=math.nan) * sum(map(_counted, history))
-    sent = sum(finite(item.get("bytes_up")) for item in history)
+    unmasked = finite(run.params_bytes) * sum(map(_counted, run.history))
+    sent = sum(finite(item.get("update_bytes")) for item in run.history)
     return sent / unmasked if unmasked else math.nan
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fedcore import __version__
+from fedcore import params as flat
 from fedcore.config.federation import Federation
 from fedcore.config.plan import Plan
 from fedcore.errors import NotFound
@@ -17,7 +18,7 @@ from fedcore.records import EvaluationRecord, RoundRecord
 from fedcore.server.connect import server_store
 from fedcore.server.evaluation import evaluation_of
 from fedcore.server.release import participants, privacy
-from fedcore.server.run import Run, RunFile, params_digest, record_of
+from fedcore.server.run import Run, RunFile, load_state, params_digest, record_of
 from fedcore.store.envelope import load_key
 from fedcore.store.exchange import Exchange
 
@@ -57,6 +58,7 @@ def result_of(run: Run, version: int | None = None) -> dict[str, Any]:
         "onnx": {"path": None, "max_abs_diff": max(final.onnx_max_abs_diff.values(), default=None)},
         "registry": {"name": run.plan.name, "version": version, "champion": verdict.passed},
         "privacy": privacy(run.plan),
+        "params_bytes": flat.nbytes(load_state(run, run.plan.rounds).params),
         "bytes_up": sum(r.bytes_up for r in rounds) + sum(e.bytes_up for e in evaluations),
         "bytes_down": sum(r.bytes_down for r in rounds) + sum(e.bytes_down for e in evaluations),
         "seconds": _seconds(rounds, evaluations),
@@ -101,7 +103,7 @@ def headline(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def _round(record: RoundRecord, evaluation: EvaluationRecord | None) -> dict[str, Any]:
     overall = evaluation.summary["overall"] if evaluation is not None else {}
-    said = record.measurements
+    said, parts = record.measurements, [part for part in (record, evaluation) if part is not None]
     return {
         "round_num": record.round_num,
         "cohort": list(record.cohort),
@@ -110,9 +112,9 @@ def _round(record: RoundRecord, evaluation: EvaluationRecord | None) -> dict[str
         "accuracy": overall.get("accuracy"),
         "loss": {site: values.get("loss") for site, values in said.items()},
         "update_norm": {site: values.get("update_norm") for site, values in said.items()},
-        "params_bytes": {site: values.get("bytes_down") for site, values in said.items()},
-        "bytes_up": record.bytes_up,
-        "bytes_down": record.bytes_down,
+        "update_bytes": record.bytes_up,
+        "bytes_up": sum(part.bytes_up for part in parts),
+        "bytes_down": sum(part.bytes_down for part in parts),
         "seconds": _seconds([record], [evaluation] if evaluation is not None else []),
     }
 

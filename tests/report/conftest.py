@@ -84,6 +84,7 @@ def make_run(rounds: int = 12) -> RunReport:
         privacy={"unit": "site", "epsilon": None, "delta": 1e-5, "statement": ""},
         bytes_up=47_812_000,
         bytes_down=51_230_000,
+        params_bytes=1_060_000,
         seconds={"data": 21.5, "train": 143.0, "aggregate": 0.9, "evaluate": 38.2, "export": 11.3},
         baselines={
             "single_site_macro_auc": {"charite": 0.86, "karolinska": 0.88, "mayo": 0.81,
@@ -133,7 +134,7 @@ def make_round(rng: np.random.Generator, n: int, rounds: int) -> dict[str, Any]:
         "accuracy": interval(0.28 + 0.56 * learnt + rng.normal(0, 0.012), 140),
         "loss": {s: 1.39 - 1.05 * learnt + rng.normal(0, 0.04) + 0.05 * i
                  for i, s in enumerate(active)},
-        "params_bytes": dict.fromkeys(active, 1_060_000),
+        "update_bytes": 990_000 * len(active),
         "bytes_up": 990_000 * len(active),
         "bytes_down": 1_060_000 * len(SITES),
         "seconds": {"orders": 0.1, "train": 11.5 + rng.normal(0, 0.4), "collect": 0.5,

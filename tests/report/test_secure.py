@@ -90,21 +90,19 @@ def test_phases_are_shown_where_they_were_recorded(sample_run):
 
 
 def test_expansion_is_per_update_that_counted():
-    first = {"cohort": ["a", "b"], "dropped": {}, "params_bytes": {"a": 100, "b": 100},
-             "bytes_up": 600}  # fmt: skip
-    later = {"cohort": ["a", "b"], "dropped": {"a": "gone"}, "params_bytes": {"b": 200},
-             "bytes_up": 300}  # fmt: skip
-    assert expansion([first]) == 3.0
-    assert expansion([first, later]) == 3.0, "what a selective plan fetches besides does not count"
+    first = {"cohort": ["a", "b"], "dropped": {}, "update_bytes": 600}
+    later = {"cohort": ["a", "b"], "dropped": {"a": "gone"}, "update_bytes": 300}
+    for history in ([first], [first, later]):
+        assert expansion(RunReport("r1", {}, history=history, params_bytes=100)) == 3.0
 
 
 @pytest.mark.parametrize(
-    "history",
-    [[], [{}], [{"cohort": ["a"], "dropped": {"a": "gone"}}],
-     [{"cohort": ["a"], "bytes_up": 3, "params_bytes": {"a": None}}]],
+    ("history", "params_bytes"),
+    [([], 100), ([{}], 100), ([{"cohort": ["a"], "dropped": {"a": "gone"}}], 100),
+     ([{"cohort": ["a"], "update_bytes": 3}], None), ([{"cohort": ["a"]}], 100)],
 )  # fmt: skip
-def test_expansion_is_unknown_where_nothing_was_recorded(history):
-    assert math.isnan(expansion(history))
+def test_expansion_is_unknown_where_nothing_was_recorded(history, params_bytes):
+    assert math.isnan(expansion(RunReport("r1", {}, history=history, params_bytes=params_bytes)))
 
 
 @pytest.mark.parametrize("fields", [{"mode": "masks"}, {"mode": "ckks"}])

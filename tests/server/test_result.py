@@ -71,7 +71,17 @@ def test_without_a_verdict_there_is_no_result() -> None:
         result_of(toy.open_toy(MemoryStore(), toy.plan()))
 
 
-def test_what_a_site_fetched_in_a_round_is_told() -> None:
-    first, *_ = result_of(finished(toy.plan(rounds=1), MemoryStore()))["history"]
-    assert set(first["params_bytes"]) == set(toy.SITES)
-    assert sum(first["params_bytes"].values()) == first["bytes_down"]
+def test_every_byte_is_in_a_round_or_in_the_test_after_the_last() -> None:
+    run = finished(toy.plan(rounds=3), MemoryStore())
+    result, final = result_of(run), evaluation.evaluation_of(run, 3, "test")
+    assert final is not None
+    for way in ("bytes_up", "bytes_down"):
+        by_round = [item[way] for item in result["history"]]
+        assert min(by_round) > 0
+        assert sum(by_round) + getattr(final, way) == result[way]
+
+
+def test_what_the_updates_take_is_told_beside_the_rest() -> None:
+    first, *_ = (result := result_of(finished(toy.plan(rounds=1), MemoryStore())))["history"]
+    assert 0 < first["update_bytes"] < first["bytes_up"]
+    assert result["params_bytes"] == 4 * (3 * 4 + 4 + 4 * 2 + 2)
