@@ -71,7 +71,7 @@ def evaluate(run: Run, orders: Sequence[EvalOrder], dropped: Mapping[str, str]) 
         onnx_max_abs_diff=deviations(said),
         bytes_up=bytes_up,
         bytes_down=int(sum(of.get("bytes_down", 0) for of in said.values())),
-        seconds={"summarise": time.perf_counter() - started, "evaluate": slowest(said)},
+        seconds={"summarise": time.perf_counter() - started, **slowest(said)},
         data={site: reply.data for site, reply in replies.items()},
     )
     return commit(run, record)
@@ -97,9 +97,14 @@ def deviations(said: Measurements) -> dict[str, float]:
     return {site: of[name] for site, of in said.items() if name in of}
 
 
-def slowest(said: Measurements) -> float:
-    """Seconds of the site that took longest to evaluate."""
-    return max((of.get("seconds.evaluate", 0.0) for of in said.values()), default=0.0)
+def slowest(said: Measurements) -> dict[str, float]:
+    """Seconds by phase of the sites, each of the site that took longest."""
+    prefix = "seconds."
+    phases = sorted({name for of in said.values() for name in of if name.startswith(prefix)})
+    return {
+        phase.removeprefix(prefix): max(of.get(phase, 0.0) for of in said.values())
+        for phase in phases
+    }
 
 
 def _read(run: Run, order: EvalOrder) -> tuple[Evaluation, int]:

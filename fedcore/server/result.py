@@ -16,7 +16,7 @@ from fedcore.evaluation.fairness import gaps
 from fedcore.evaluation.gates import Verdict
 from fedcore.records import EvaluationRecord, RoundRecord
 from fedcore.server.connect import server_store
-from fedcore.server.evaluation import evaluation_of
+from fedcore.server.evaluation import evaluation_of, slowest
 from fedcore.server.release import participants, privacy
 from fedcore.server.run import Run, RunFile, load_state, params_digest, record_of
 from fedcore.store.envelope import load_key
@@ -144,13 +144,9 @@ def _site(
 
 def _seconds(rounds: list[RoundRecord], evaluations: list[EvaluationRecord]) -> dict[str, float]:
     """Seconds by phase: the server's own, and of each client phase the slowest site's a round."""
+    parts = [r.seconds for r in rounds] + [slowest(r.measurements) for r in rounds]
     total: defaultdict[str, float] = defaultdict(float)
-    for spent in [*(r.seconds for r in rounds), *(e.seconds for e in evaluations)]:
+    for spent in [*parts, *(e.seconds for e in evaluations)]:
         for phase, seconds in spent.items():
             total[phase] += seconds
-    for record in rounds:
-        phases = {key for said in record.measurements.values() for key in said}
-        for key in (k for k in phases if k.startswith("seconds.")):
-            slowest = max(said.get(key, 0.0) for said in record.measurements.values())
-            total[key.removeprefix("seconds.")] += slowest
     return {phase: round(seconds, 3) for phase, seconds in sorted(total.items())}

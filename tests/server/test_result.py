@@ -12,6 +12,7 @@ from fedcore.data.site import SiteData
 from fedcore.errors import NotFound
 from fedcore.records import DataSummary
 from fedcore.server import evaluation, orders, release, replies
+from fedcore.server.evaluation import slowest
 from fedcore.server.result import headline, result_of
 from fedcore.store.memory import MemoryStore
 
@@ -85,3 +86,16 @@ def test_what_the_updates_take_is_told_beside_the_rest() -> None:
     first, *_ = (result := result_of(finished(toy.plan(rounds=1), MemoryStore())))["history"]
     assert 0 < first["update_bytes"] < first["bytes_up"]
     assert result["params_bytes"] == 4 * (3 * 4 + 4 + 4 * 2 + 2)
+
+
+def test_the_seconds_of_a_site_count_whether_it_trained_or_validated() -> None:
+    assert slowest({"a": {"seconds.train": 2.0, "loss": 9.0}, "b": {"seconds.train": 3.0}}) == {
+        "train": 3.0
+    }
+    assert slowest({}) == {}
+    run = finished(toy.plan(rounds=2), MemoryStore())
+    for item in result_of(run)["history"]:
+        assert {"train", "evaluate", "download", "load"} <= set(item["seconds"])
+    validation = evaluation.evaluation_of(run, 2, "validation")
+    assert validation is not None
+    assert validation.seconds["download"] > 0, "what the next training begins from"

@@ -36,7 +36,7 @@ def reveal_statistics(run: Run, agreed: Agreement, dropped: Mapping[str, str]) -
     """
     attempt, opened = agreed.attempt, open_sum(agreed, dropped)
     said = opened.told.measurements
-    seconds = {**opened.seconds, "evaluate": slowest(said)}
+    seconds = {**opened.seconds, **slowest(said)}
     record = EvaluationRecord(
         run_id=run.run_id,
         round_num=attempt.round_num,
