@@ -126,7 +126,7 @@ def test_a_cut_off_end_shows_in_what_the_replies_bear_witness_of(store: MemorySt
 @pytest.mark.parametrize("data", [b"", b"\x80", b"[]", b'{"entry": 1}', b"{" * 9999])
 def test_rubbish_is_named(store: MemoryStore, data: bytes) -> None:
     store.put(place(2), data)
-    assert check(store).fault == "entry 2: it is no entry of an egress record"
+    assert check(store).fault == "entry 2: it is no entry of such a record"
 
 
 def test_one_thing_in_one_place(store: MemoryStore) -> None:
