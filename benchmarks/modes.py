@@ -137,7 +137,7 @@ def _make_scans(workdir: Path, scale: float) -> None:
     """The sites' scans, which every mode then finds."""
     from fedcore import demo
 
-    with demo.prepare(workdir, plan=PLAN, rounds=None, scale=scale, on_stage=demo.silent):
+    with demo.prepare(workdir, choices=demo.Choices(), scale=scale, on_stage=demo.silent):
         pass
 
 
@@ -158,9 +158,8 @@ def _write_report(
     plan = workdir.parent / "plan.yaml"
     with plan.open("w", encoding="utf-8") as file:
         YAML(typ="safe", pure=True).dump(plan_fields(mode), file)
-    with demo.prepare(
-        workdir, plan=plan, rounds=asked.rounds, scale=asked.scale, on_stage=demo.silent
-    ) as ready:
+    choices = demo.Choices(plan, asked.rounds)
+    with demo.prepare(workdir, choices=choices, scale=asked.scale, on_stage=demo.silent) as ready:
         who = federations.load(ready.federation)
         result = finished_run(who, plans.load(ready.plan), runs[name])
         if result is None:

@@ -47,7 +47,10 @@ def main(results: list[Row]) -> list[Row]:
     with (
         tempfile.TemporaryDirectory() as folder,
         demo.prepare(
-            Path(folder), plan=None, rounds=ROUNDS, scale=0.3, on_stage=demo.silent
+            Path(folder),
+            choices=demo.Choices(rounds=ROUNDS),
+            scale=0.3,
+            on_stage=demo.silent,
         ) as ready,
     ):
         for part, seconds in ready.stack.seconds.items():

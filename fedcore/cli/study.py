@@ -90,10 +90,8 @@ def demo(
         progress_bar() as progress,
         demos.prepare(
             workdir,
-            plan=plan,
-            rounds=rounds,
+            choices=demos.Choices(plan, rounds, secure.value if secure is not None else None),
             scale=scale,
-            secure=secure.value if secure is not None else None,
             drop=drop,
             on_stage=stages(progress),
         ) as ready,
@@ -128,7 +126,7 @@ def up(
     with (
         progress_bar() as progress,
         demos.prepare(
-            workdir, plan=None, rounds=None, scale=scale, on_stage=stages(progress)
+            workdir, choices=demos.Choices(), scale=scale, on_stage=stages(progress)
         ) as ready,
     ):
         progress.stop()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import importlib.resources
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from fedcore.config.federation import Drill, Location
 from fedcore.data.phantoms.cohort import PURPOSE, SiteSpec, demo_federation, people
 from fedcore.data.phantoms.subject import scanned
 from fedcore.data.phantoms.writer import write_federation
+from fedcore.demo.plan import Choices, plan_of
 from fedcore.errors import ConfigError
 from fedcore.local import Stack, isolation_table
 from fedcore.store import envelope
@@ -32,9 +31,6 @@ DATA_NOTE = (
     "Every subject here is synthetic: real anatomy (the MNI152 average brain), simulated disease "
     "and scanners. The figures show that the platform works, not how well anyone is diagnosed."
 )
-
-_WEIGHT_CAP = 64
-"""Above every site's number of examples, so that weights are as they are without a cap."""
 
 OnStage = Callable[[str, int], Callable[[], None]]
 """Called as a stage begins with its name and number of steps; returns what to call a step."""
@@ -60,22 +56,20 @@ class Ready:
 def prepare(
     workdir: Path,
     *,
-    plan: Path | None,
-    rounds: int | None,
+    choices: Choices,
     scale: float,
     on_stage: OnStage,
-    secure: str | None = None,
     drop: str | None = None,
 ) -> Iterator[Ready]:
     """Start the stack, write the federation's files, and make the data that is not there yet.
 
-    Everything lies below ``workdir``; the services are stopped when the block ends. ``secure`` is
-    a mode of secure aggregation, ``drop`` a drill as ``site@step``. Raises ConfigError for a plan
-    that cannot be, or a site or step that is not there.
+    Everything lies below ``workdir``; the services are stopped when the block ends. ``drop`` is a
+    drill as ``site@step``. Raises ConfigError for a plan that cannot be, or a site or step that is
+    not there.
     """
     workdir = workdir.resolve()
     workdir.mkdir(parents=True, exist_ok=True)
-    what = _plan(plan, rounds, secure)
+    what = plan_of(choices)
     specs = tuple(demo_federation(what.seed, scale))
     drills = _drills(drop, [spec.name for spec in specs])
     started = on_stage("starting S3 and Prefect", 1)
@@ -86,25 +80,6 @@ def prepare(
         federation = _write_federation(workdir, stack, specs, what, drills)
         _make_data(stack, specs, what.seed, on_stage)
         yield Ready(workdir, plan_file, federation, specs, stack)
-
-
-def _plan(path: Path | None, rounds: int | None, secure: str | None) -> plans.Plan:
-    if path is None:
-        shipped = importlib.resources.files("plans") / "brain_tumour.yaml"
-        plan = plans.parse(shipped.read_text(encoding="utf-8"), source="plans/brain_tumour.yaml")
-    else:
-        plan = plans.load(path)
-    plan = plan if rounds is None else plan.model_copy(update={"rounds": rounds})
-    return plan if secure is None else _secured(plan, secure)
-
-
-def _secured(plan: plans.Plan, mode: str) -> plans.Plan:
-    """The plan with that mode, and with bounded weights if it has none yet."""
-    fields = plan.model_dump(mode="json", exclude_defaults=True)
-    fields["secure_aggregation"] = {**fields.get("secure_aggregation", {}), "mode": mode}
-    if plan.aggregation.weights == "examples" and plan.aggregation.weight_cap is None:
-        fields.setdefault("aggregation", {})["weight_cap"] = _WEIGHT_CAP
-    return plans.parse(json.dumps(fields), source=f"the plan with --secure {mode}")
 
 
 def _drills(drop: str | None, sites: Sequence[str]) -> dict[str, str]:

@@ -1,0 +1,62 @@
+"""The plan that a demo runs: the shipped one, or another, with what the command line changes."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedcore.config import plan as plans
+
+WEIGHT_CAP = 64
+"""Above every site's number of examples, so that weights are as they are without a cap."""
+
+Fields = dict[str, Any]
+"""A plan as its file has it."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the command line asks for. None leaves a thing as the plan has it.
+
+    ``plan``: another file than the shipped one. ``secure``: a mode of secure aggregation; weights
+    that the plan does not bound are capped then.
+    """
+
+    plan: Path | None = None
+    rounds: int | None = None
+    secure: str | None = None
+
+
+def plan_of(choices: Choices) -> plans.Plan:
+    """The plan with the choices in it. Raises ConfigError for one that cannot be."""
+    plan = _chosen(choices.plan)
+    fields = plan.model_dump(mode="json", exclude_defaults=True)
+    asked = []
+    if choices.rounds is not None:
+        fields["rounds"] = choices.rounds
+        asked.append(f"--rounds {choices.rounds}")
+    if choices.secure is not None:
+        _secure(fields, choices.secure)
+        asked.append(f"--secure {choices.secure}")
+    return plans.parse(json.dumps(fields), source=" ".join(["the plan with", *asked]))
+
+
+def _chosen(path: Path | None) -> plans.Plan:
+    if path is not None:
+        return plans.load(path)
+    shipped = importlib.resources.files("plans") / "brain_tumour.yaml"
+    return plans.parse(shipped.read_text(encoding="utf-8"), source="plans/brain_tumour.yaml")
+
+
+def _secure(fields: Fields, mode: str) -> None:
+    fields.setdefault("secure_aggregation", {})["mode"] = mode
+    _bound_weights(fields)
+
+
+def _bound_weights(fields: Fields) -> None:
+    how = fields.setdefault("aggregation", {})
+    if how.get("weights", "examples") == "examples":
+        how.setdefault("weight_cap", WEIGHT_CAP)
