@@ -136,8 +136,9 @@ def row_of(name: str, result: Mapping[str, Any], fields: Mapping[str, Any], seco
 def _make_scans(workdir: Path, scale: float) -> None:
     """The sites' scans, which every mode then finds."""
     from fedcore import demo
+    from fedcore.demo.plan import Choices
 
-    with demo.prepare(workdir, choices=demo.Choices(), scale=scale, on_stage=demo.silent):
+    with demo.prepare(workdir, choices=Choices(), scale=scale, on_stage=demo.silent):
         pass
 
 
@@ -148,6 +149,7 @@ def _write_report(
     from fedcore import demo
     from fedcore.config import federation as federations
     from fedcore.config import plan as plans
+    from fedcore.demo.plan import Choices
     from fedcore.outcome import write_outcome
     from fedcore.server.result import finished_run
 
@@ -158,7 +160,7 @@ def _write_report(
     plan = workdir.parent / "plan.yaml"
     with plan.open("w", encoding="utf-8") as file:
         YAML(typ="safe", pure=True).dump(plan_fields(mode), file)
-    choices = demo.Choices(plan, asked.rounds)
+    choices = Choices(plan, asked.rounds)
     with demo.prepare(workdir, choices=choices, scale=asked.scale, on_stage=demo.silent) as ready:
         who = federations.load(ready.federation)
         result = finished_run(who, plans.load(ready.plan), runs[name])

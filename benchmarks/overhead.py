@@ -27,6 +27,7 @@ from fedcore.config import plan as plans
 from fedcore.config.federation import Location
 from fedcore.config.functions import resolve
 from fedcore.data.site import SiteData
+from fedcore.demo.plan import Choices
 from fedcore.models.initial import build_model
 from fedcore.server.connect import new_run_id
 from fedcore.settings import use_prefect
@@ -48,7 +49,7 @@ def main(results: list[Row]) -> list[Row]:
         tempfile.TemporaryDirectory() as folder,
         demo.prepare(
             Path(folder),
-            choices=demo.Choices(rounds=ROUNDS),
+            choices=Choices(rounds=ROUNDS),
             scale=0.3,
             on_stage=demo.silent,
         ) as ready,

@@ -83,6 +83,7 @@ def demo(
     the end. Interrupted at any moment, the same command with --resume goes on where it stood.
     """
     from fedcore import demo as demos
+    from fedcore.demo.plan import Choices
     from fedcore.monitor import exposed
 
     with (
@@ -90,7 +91,7 @@ def demo(
         progress_bar() as progress,
         demos.prepare(
             workdir,
-            choices=demos.Choices(plan, rounds, secure.value if secure is not None else None),
+            choices=Choices(plan, rounds, secure.value if secure is not None else None),
             scale=scale,
             drop=drop,
             on_stage=stages(progress),
@@ -122,12 +123,11 @@ def up(
     A run can then be started with its parameters from Prefect's UI: Deployments, train, Run.
     """
     from fedcore import demo as demos
+    from fedcore.demo.plan import Choices
 
     with (
         progress_bar() as progress,
-        demos.prepare(
-            workdir, choices=demos.Choices(), scale=scale, on_stage=stages(progress)
-        ) as ready,
+        demos.prepare(workdir, choices=Choices(), scale=scale, on_stage=stages(progress)) as ready,
     ):
         progress.stop()
         _use(ready.stack)
