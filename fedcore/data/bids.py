@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -33,6 +33,9 @@ log = logging.getLogger("fedcore.data")
 Inputs = dict[str, Tensor]
 LeftOut = tuple[str, str]
 """A subject's id or a file's key, and the reason: a short category that may be counted."""
+
+FRACTIONS = (0.6, 0.15, 0.25)
+"""Of the subjects: to train on, to validate and to test with."""
 
 _READERS = 4  # threads: reading waits for the store, and unzipping lets other threads run
 
@@ -124,7 +127,7 @@ def dataset(
     label: str = "diagnosis",
     prefix: str = "",
     consent_column: str | None = "consent",
-    fractions: Sequence[float] = (0.6, 0.15, 0.25),
+    fractions: Sequence[float] = FRACTIONS,
 ) -> dict[Split, BidsDataset]:
     """The three splits of the subjects under ``prefix``, each image read once.
 
@@ -160,12 +163,13 @@ def each(
     prefix: str = "",
     consent_column: str | None = "consent",
     workers: int | None = None,
+    on_total: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Loaded]:
     """The subjects under ``prefix``, sorted, one after the other. Raises as ``dataset``.
 
     With ``task.preprocessing`` what is prepared is kept at the site and found there, and several
     processes prepare (``workers``; None = as many as there are CPUs for this process). Without it
-    nothing is kept: what is then done takes little more time than reading the result.
+    nothing is kept: what is then done takes little time. ``on_total``: is told how many there are.
     """
     if not site.task.modalities:
         raise ConfigError("task.modalities is empty: say where each modality's images lie")
@@ -181,6 +185,8 @@ def each(
         if isinstance(site.files, Folder):
             kept = Kept(site.files, root, pipeline)
     workers = workers or cpus()
+    names = sorted({*table.rows, *table.ambiguous, *folders})
+    on_total(len(names))
 
     def load(subject: str) -> Loaded:
         paths = folders.get(subject, [])
@@ -212,7 +218,7 @@ def each(
         Preparer(pipeline, kept, workers=workers) as preparer,
         ThreadPoolExecutor(max(_READERS, workers + 1)) as pool,
     ):
-        yield from pool.map(load, sorted({*table.rows, *table.ambiguous, *folders}))
+        yield from pool.map(load, names)
 
 
 def _gather(task: Task, subjects: Sequence[Loaded]) -> BidsDataset:

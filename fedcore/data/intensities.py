@@ -42,7 +42,7 @@ def normalise(
     and is therefore hardly in that unit.
     """
     if kind == "mr":
-        inside = _foreground(image) if mask is None else np.sort(image[mask])
+        inside = foreground(image) if mask is None else np.sort(image[mask])
         if inside.size == 0:
             raise DataError("the image has no foreground", reason="no contrast")
         scaled = _z_score(image, inside) if landmarks is None else nyul(image, inside, landmarks)
@@ -84,14 +84,18 @@ def nyul(image: FloatArray, inside: FloatArray, landmarks: Sequence[float]) -> F
     return mapped.reshape(image.shape)
 
 
-def standard(images: Iterable[FloatArray]) -> tuple[float, ...]:
-    """Landmarks for a plan, from images of one modality: the mean of theirs, each from 0 to 1.
+def standard(insides: Iterable[FloatArray]) -> tuple[float, ...]:
+    """Landmarks for a plan: the mean of those of images of one modality, each from 0 to 1.
+
+    ``insides``: of each image the intensities that count, ascending, as ``foreground`` gives them.
 
     Raises DataError if there is no image.
     """
     scales = []
-    for image in images:
-        found = np.array(percentiles(_foreground(image), LANDMARKS), np.float64)
+    for inside in insides:
+        if not inside.size:
+            continue
+        found = np.array(percentiles(inside, LANDMARKS), np.float64)
         if found[0] < found[-1]:
             scales.append((found - found[0]) / (found[-1] - found[0]))
     if not scales:
@@ -99,8 +103,8 @@ def standard(images: Iterable[FloatArray]) -> tuple[float, ...]:
     return tuple(float(value) for value in np.mean(scales, axis=0).round(4))
 
 
-def _foreground(image: FloatArray) -> FloatArray:
-    """Its values in ascending order. It starts a tenth up from the 2nd to the 98th percentile
+def foreground(image: FloatArray) -> FloatArray:
+    """The foreground's values in ascending order. It starts a tenth up from the 2nd to the 98th percentile
     (BET, Smith 2002)."""
     ordered = np.sort(image, axis=None)
     low, high = percentiles(ordered, (2, 98))

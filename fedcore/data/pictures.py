@@ -115,7 +115,7 @@ def _grey(image: Array) -> NDArray[np.float32]:
     """0 to 1, between the 1st and the 99.7th percentile."""
     low, high = np.percentile(image, (1, 99.7))
     scaled = (np.asarray(image, np.float32) - low) / max(float(high - low), 1e-6)
-    return np.nan_to_num(scaled.clip(0, 1)).astype(np.float32)
+    return np.asarray(np.nan_to_num(scaled.clip(0, 1)), np.float32)
 
 
 def _tinted(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.uint8]:
