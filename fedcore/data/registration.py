@@ -149,7 +149,6 @@ def _refined(sitk: Any, transform: Any, fixed: Pyramid, moving: Pyramid) -> Any:
     step = _FIRST_STEP_MM
     for one, other in zip(fixed.levels, moving.levels, strict=True):
         method = sitk.ImageRegistrationMethod()
-        method.SetNumberOfThreads(1)  # threads would add up the metric in any order
         method.SetMetricAsMattesMutualInformation(BINS)
         method.SetMetricSamplingStrategy(method.NONE)  # every voxel: nothing is drawn
         method.SetInterpolator(sitk.sitkLinear)
@@ -193,4 +192,7 @@ def _simple_itk() -> Any:
             "the plan aligns images (task.preprocessing.align), which needs SimpleITK: "
             "pip install 'fedcore[site]'"
         ) from error
+    # Threads would add up the metric in any order. Of the whole process: the metric does not heed
+    # what its registration is told.
+    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     return SimpleITK
