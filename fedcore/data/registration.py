@@ -8,6 +8,7 @@ coarse grid in place of random ones, a fixed number of steps at most.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -186,7 +187,7 @@ def _matrix(transform: Any) -> Affine:
 
 def _simple_itk() -> Any:
     try:
-        import SimpleITK
+        sitk: Any = importlib.import_module("SimpleITK")
     except ImportError as error:
         raise ConfigError(
             "the plan aligns images (task.preprocessing.align), which needs SimpleITK: "
@@ -194,5 +195,5 @@ def _simple_itk() -> Any:
         ) from error
     # Threads would add up the metric in any order. Of the whole process: the metric does not heed
     # what its registration is told.
-    SimpleITK.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    return SimpleITK
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    return sitk
