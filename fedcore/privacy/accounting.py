@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 from fedcore.errors import PermanentError
@@ -82,25 +83,52 @@ def epsilon(events: Sequence[GaussianEvent], delta: float) -> float:
 
         precision = math.hypot(*(math.sqrt(e.count) / e.noise_multiplier for e in spent))
         return float(get_epsilon_gaussian(1 / precision, delta))
-    if min(event.noise_multiplier for event in spent) < _PLD_FROM:
-        return epsilon_rdp(spent, delta)
-    from dp_accounting import pld
-
-    return float(_composed(pld.PLDAccountant(_relation(spent)), spent).get_epsilon(delta))
+    return _epsilon_sampled(tuple(spent), delta)
 
 
-def epsilon_rdp(events: Sequence[GaussianEvent], delta: float) -> float:
-    """The same by Rényi differential privacy: larger, and the sum of one figure an event.
+def epsilon_rdp(
+    events: Sequence[GaussianEvent], delta: float, orders: Sequence[float] = ORDERS
+) -> float:
+    """The same by Rényi differential privacy: larger, and from the sum of one figure an event.
 
-    Mironov et al. 2019 (https://arxiv.org/abs/1908.10530); over ``ORDERS``. Raises as ``epsilon``.
+    Mironov et al. 2019 (https://arxiv.org/abs/1908.10530), at the best of ``orders``. Raises as
+    ``epsilon``.
     """
     spent = _spent(events, delta)
     if not spent:
         return 0.0
     from dp_accounting import rdp
 
-    accountant = rdp.RdpAccountant(orders=ORDERS, neighboring_relation=_relation(spent))
+    accountant = rdp.RdpAccountant(orders=list(orders), neighboring_relation=_relation(spent))
     return float(_composed(accountant, spent).get_epsilon(delta))
+
+
+def epsilon_adaptive(
+    blocks: Sequence[Sequence[GaussianEvent]], delta: float, allowed: float
+) -> float:
+    """What studies spend together of an ``allowed`` epsilon where nobody knew the next one before.
+
+    Each block is a study, whose events were fixed before it began; which study is next, and with
+    how much noise, may depend on everything that the earlier ones showed (fully adaptive
+    composition). Whoever stops before this exceeds ``allowed`` (a privacy filter) keeps
+    (allowed, ``delta``)-DP over all of them:
+
+    - Sites: Gaussian releases without sampling, whose 1/σ² add up (Smith and Thakurta 2022,
+      https://arxiv.org/abs/2210.17520). Exact; where sites are sampled, nothing is claimed from it.
+    - Subjects, one study: its own ``epsilon``, as it was fixed before anything was released.
+    - Subjects, several: Rényi differential privacy at the one order that ``allowed`` and ``delta``
+      decide on (Feldman and Zrnic 2021, https://arxiv.org/abs/2008.11193).
+
+    That the rule for one study goes before the other harms nothing: which of them holds for the
+    first is settled before it begins. If it is above the Rényi bound, no second is ever let in.
+    Raises as ``epsilon``.
+    """
+    events = [event for block in blocks for event in block]
+    if len(blocks) <= 1:
+        return epsilon(events, delta)
+    if _understood(events)[0].unit == "site":
+        return epsilon([replace(event, sampling_rate=1.0) for event in events], delta)
+    return epsilon_rdp(events, delta, [_order(allowed, delta)])
 
 
 def calibrate(
@@ -209,3 +237,28 @@ def _composed(accountant: Any, events: Sequence[GaussianEvent]) -> Any:
             released = PoissonSampledDpEvent(event.sampling_rate, released)
         accountant.compose(released, event.count)
     return accountant
+
+
+@lru_cache(maxsize=256)
+def _epsilon_sampled(events: tuple[GaussianEvent, ...], delta: float) -> float:
+    """Seconds of work: kept, because a run asks for the same round after round."""
+    if min(event.noise_multiplier for event in events) < _PLD_FROM:
+        return epsilon_rdp(events, delta)
+    from dp_accounting import pld
+
+    return float(_composed(pld.PLDAccountant(_relation(events)), events).get_epsilon(delta))
+
+
+def _order(allowed: float, delta: float) -> float:
+    """The Rényi order at which ``allowed`` holds most Gaussian releases: a function of the budget
+    alone.
+
+    Order α turns a Rényi divergence ρ into epsilon = ρ + log(1 − 1/α) − log(δα)/(α − 1) (Canonne
+    et al. 2020, https://arxiv.org/abs/2004.00010, proposition 12), and a Gaussian one is α/2σ².
+    """
+
+    def room(order: float) -> float:
+        lost = math.log1p(-1 / order) - math.log(delta * order) / (order - 1)
+        return float((allowed - lost) / order)
+
+    return max(ORDERS, key=room)

@@ -27,6 +27,8 @@ from fedcore.store.exchange import grants
 from fedcore.store.identity import NO_HEAD, egress_head
 
 REFUSAL = "Refusal"
+UPDATES = ("ClientUpdate", "SealedUpdate", "masked_input")
+"""The kinds in which something of what a site learnt leaves."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,19 @@ class Egress:
 def check(store: Store, accepted: Iterable[str] | None = None) -> Checked[Entry]:
     """The record from its first entry on; see ``chain.check``."""
     return chain.check(store, RECORD, accepted)
+
+
+def last_spend(store: Store) -> str | None:
+    """What the last update that left was charged under; None if there is none, or it was for free.
+
+    Reads the record from its end. Raises OrderRefused if that is broken.
+    """
+    record = Chain(store, RECORD, None)
+    for number in range(record.end() - 1, 0, -1):
+        entry = record.read(number)
+        if entry.kind in UPDATES:
+            return entry.spend
+    return None
 
 
 def witnessed(exchange: Store, site: str, run_id: str) -> list[str]:
