@@ -75,7 +75,7 @@ class Client:
         self._ledger = Ledger(data)
         identity = None if partner is None else partner.identity
         self._egress = Egress(data, identity, policy.approver)
-        self._budget = BudgetLedger(data, policy.budget, identity, policy.approver)
+        self._budget = BudgetLedger(data, self._egress, policy.budget, identity, policy.approver)
         self._inbox = Inbox(exchange)
         self._outbox = Outbox(exchange, self._egress, identity)
         self._asked: tuple[Plan | None, int | None] = (None, None)

@@ -7,7 +7,7 @@ Events say what was released and nothing of how it is accounted for (the split o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
@@ -16,14 +16,44 @@ from fedcore.errors import PermanentError
 
 Unit = Literal["site", "subject"]
 
-ORDERS = [*(1 + x / 4 for x in range(4, 40)), *range(11, 65), 96, 128, 256, 512, 1024]
+ORDERS: list[float] = [
+    *(1 + x / 4 for x in range(4, 40)), *range(11, 65), 96, 128, 256, 512, 1024
+]  # fmt: skip
 """The Rényi orders tried. Those below 2 do not converge in dp-accounting with sampled units."""
 
 _PLD_FROM = 0.3
 
-_PROTECTED = {
-    "site": "one site's whole contribution to every round",
-    "subject": "all that one subject's data adds to every round",
+
+@dataclass(frozen=True)
+class _Reading:
+    """What a unit's epsilon speaks of, in words."""
+
+    protected: str
+    neighbours: str
+    assumed: str
+    open: str
+
+
+_READINGS: Mapping[Unit, _Reading] = {
+    "site": _Reading(
+        protected="one site's whole contribution to every round",
+        neighbours="replaced by zeros (zero-out adjacency)",
+        assumed="every update was clipped, no weight was above its bound, and the noise came from "
+        "the operating system's entropy and is known to nobody; it is proved for real numbers, not "
+        "for floating point, and claims nothing from sampling the cohort",
+        open="who took part, which modalities a site has, the weights, and the sites' metrics. The "
+        "server is trusted: it sees each update before the noise",
+    ),
+    "subject": _Reading(
+        protected="all that one subject's scans add to every round, at the site where they lie",
+        neighbours="added or removed (add-or-remove-one adjacency)",
+        assumed="all scans of a person are one subject, at one site; each subject's gradient was "
+        "clipped in every step, and a step's subjects and noise were drawn by chance that stays at "
+        "the site; it is proved for real numbers, not for floating point",
+        open="how many subjects and which modalities a site has, the sites' metrics and evaluation "
+        "counts, what is computed from a subject before training, and the choice of the plan by "
+        "earlier results. The server need not be trusted: the noise is added at the site",
+    ),
 }
 
 
@@ -131,6 +161,12 @@ def epsilon_adaptive(
     return epsilon_rdp(events, delta, [_order(allowed, delta)])
 
 
+def by_unit(events: Sequence[GaussianEvent], delta: float) -> dict[Unit, float]:
+    """The ``epsilon`` of each unit that the events speak of."""
+    units = dict.fromkeys(event.unit for event in events)
+    return {unit: epsilon([e for e in events if e.unit == unit], delta) for unit in units}
+
+
 def calibrate(
     epsilon_allowed: float,
     delta: float,
@@ -169,7 +205,10 @@ def calibrate(
 
 
 def statement(events: Sequence[GaussianEvent], delta: float) -> str:
-    """What the privacy of a run protects, against whom, and what not: for people who decide."""
+    """What the privacy of a run protects, against whom, and what not: for people who decide.
+
+    Unit, delta, neighbouring relation and assumptions are all named. Raises as ``epsilon``.
+    """
     value, count = epsilon(events, delta), sum(event.count for event in events)
     if count == 0:
         return "No formal guarantee: no noisy sum was recorded."
@@ -180,18 +219,22 @@ def statement(events: Sequence[GaussianEvent], delta: float) -> str:
             "show."
         )
     unit = events[0].unit
+    reading = _READINGS[unit]
     weak = " An epsilon above 10 bounds very little." if value > 10 else ""
+    rates = sorted({event.sampling_rate for event in events if event.sampling_rate < 1})
+    drawn = (
+        f", each over subjects drawn with probability {', '.join(f'{rate:g}' for rate in rates)}"
+        if rates
+        else ""
+    )
     return (
         f"Differential privacy with epsilon = {value:.3g} at delta = {delta:g}, over {count} noisy "
-        f"{'sum' if count == 1 else 'sums'}.{weak} The unit is one {unit}: {_PROTECTED[unit]} is "
-        "protected. Were it replaced by zeros (zero-out adjacency), the probability of anything "
-        "that can be concluded from all released params would change by a factor of at most "
-        "exp(epsilon), and by delta. "
-        "This assumes that every update was clipped, that no weight was above its bound, and that "
-        "the noise came from the operating system's entropy and is known to nobody; it is proved "
-        "for real numbers, not for floating point, and claims nothing from sampling the cohort. "
-        "Not protected: who took part, which modalities a site has, the weights, and the sites' "
-        "metrics. The server is trusted: it sees each update before the noise."
+        f"{'sum' if count == 1 else 'sums'}{drawn}.{weak} The unit is one {unit}: "
+        f"{reading.protected} is protected. Were it {reading.neighbours}, the probability of "
+        "anything that can be concluded from all released params would change by a factor of at "
+        f"most exp(epsilon), and by delta. This assumes that {reading.assumed}. It is about this "
+        "run alone: what the same data released before or elsewhere adds to it. Not protected: "
+        f"{reading.open}."
     )
 
 
@@ -259,6 +302,6 @@ def _order(allowed: float, delta: float) -> float:
 
     def room(order: float) -> float:
         lost = math.log1p(-1 / order) - math.log(delta * order) / (order - 1)
-        return float((allowed - lost) / order)
+        return (allowed - lost) / order
 
     return max(ORDERS, key=room)

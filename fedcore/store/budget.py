@@ -24,7 +24,7 @@ from fedcore.config.plan import Plan
 from fedcore.config.policy import Budget
 from fedcore.config.spending import round_events, run_events, without_noise
 from fedcore.errors import OrderRefused
-from fedcore.privacy.accounting import GaussianEvent, Unit, epsilon, epsilon_adaptive
+from fedcore.privacy.accounting import GaussianEvent, Unit, by_unit, epsilon_adaptive
 from fedcore.records import TrainOrder
 from fedcore.store import chain, egress
 from fedcore.store.api import Store
@@ -121,18 +121,19 @@ class Price:
 class BudgetLedger:
     """One client's hand on the ledger. Others may write to it at the same time.
 
-    ``budget``: the policy's; unset, what is spent is noted and nothing refused. ``approver``: who
-    approved the policy.
+    ``record``: of what left. ``budget``: the policy's; unset, what is spent is noted and nothing
+    refused. ``approver``: who approved the policy.
     """
 
     def __init__(
         self,
         store: Store,
+        record: egress.Egress,
         budget: Budget | None,
         identity: Ed25519PrivateKey | None = None,
         approver: str | None = None,
     ) -> None:
-        self._store = store
+        self._egress = record
         self._budget = budget
         self._approver = approver
         self._chain = Chain(store, RECORD, identity)
@@ -165,7 +166,7 @@ class BudgetLedger:
         """Every entry. They are all read once, a read of the store each, and then followed: who
         writes the next one comes by what others wrote."""
         if self._entries is None:
-            paid = egress.last_spend(self._store)  # first: it may grow while the ledger is read
+            paid = self._egress.last_spend()  # first: it may grow while the ledger is read
             checked = self._chain.load()
             if paid is not None and paid not in checked.heads:
                 raise OrderRefused(
@@ -227,12 +228,6 @@ def price(entries: Iterable[Entry], events: Iterable[GaussianEvent], budget: Bud
     with_it = [*spent, new] if new else spent
     limits = (budget.delta, budget.epsilon)
     return Price(epsilon_adaptive(spent, *limits), epsilon_adaptive(with_it, *limits), budget)
-
-
-def by_unit(events: Sequence[GaussianEvent], delta: float) -> dict[Unit, float]:
-    """The epsilon of each unit that the events speak of."""
-    units = dict.fromkeys(event.unit for event in events)
-    return {unit: epsilon([e for e in events if e.unit == unit], delta) for unit in units}
 
 
 def check(store: Store, accepted: Iterable[str] | None = None) -> tuple[Checked[Entry], str | None]:

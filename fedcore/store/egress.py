@@ -111,6 +111,17 @@ class Egress:
         """What is known to have been noted for that place; of several, the last."""
         return self._noted.get(destination)
 
+    def last_spend(self) -> str | None:
+        """What the last update that left was charged under; None if none was.
+
+        Reads the record from its end. Raises OrderRefused if that is broken.
+        """
+        for number in range(self.end() - 1, 0, -1):
+            entry = self._chain.read(number)
+            if entry.kind in UPDATES:
+                return entry.spend
+        return None
+
     @property
     def head(self) -> bytes:
         """The hash of the last entry that is known."""
@@ -154,19 +165,6 @@ class Egress:
 def check(store: Store, accepted: Iterable[str] | None = None) -> Checked[Entry]:
     """The record from its first entry on; see ``chain.check``."""
     return chain.check(store, RECORD, accepted)
-
-
-def last_spend(store: Store) -> str | None:
-    """What the last update that left was charged under; None if there is none, or it was for free.
-
-    Reads the record from its end. Raises OrderRefused if that is broken.
-    """
-    record = Chain(store, RECORD, None)
-    for number in range(record.end() - 1, 0, -1):
-        entry = record.read(number)
-        if entry.kind in UPDATES:
-            return entry.spend
-    return None
 
 
 def witnessed(exchange: Store, site: str, run_id: str) -> list[str]:
