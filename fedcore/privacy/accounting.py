@@ -7,7 +7,7 @@ Events say what was released and nothing of how it is accounted for (the split o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
@@ -16,10 +16,9 @@ from fedcore.errors import PermanentError
 
 Unit = Literal["site", "subject"]
 
-ORDERS: list[float] = [
-    *(1 + x / 4 for x in range(4, 40)), *range(11, 65), 96, 128, 256, 512, 1024
-]  # fmt: skip
-"""The Rényi orders tried. Those below 2 do not converge in dp-accounting with sampled units."""
+ORDERS: list[float] = [*range(2, 65), 96, 128, 256, 512, 1024]
+"""The Rényi orders tried: whole ones, whose sums are finite. With sampled units, dp-accounting gives
+up on some fractional ones."""
 
 _PLD_FROM = 0.3
 
@@ -186,22 +185,19 @@ def calibrate(
     if not 0 < epsilon_allowed < math.inf:
         raise ValueError(f"epsilon is {epsilon_allowed}; it must be above 0")
 
-    def enough(noise_multiplier: float) -> bool:
-        event = GaussianEvent(noise_multiplier, count, unit, sampling_rate)
-        return epsilon([event], delta) <= epsilon_allowed
+    def spends(noise_multiplier: float) -> float:
+        return epsilon([GaussianEvent(noise_multiplier, count, unit, sampling_rate)], delta)
 
-    high = 1.0
-    while not enough(high):
-        high *= 2
-    low = high / 2
-    while enough(low):
-        low, high = low / 2, low
-    scale = 10.0 ** (3 - math.floor(math.log10(high)))  # four digits
-    least, most = math.floor(low * scale), math.ceil(high * scale)
-    while most - least > 1:
-        middle = (least + most) // 2
-        least, most = (least, middle) if enough(middle / scale) else (middle, most)
-    return most / scale
+    def spends_at_most(noise_multiplier: float) -> float:
+        return epsilon_rdp([GaussianEvent(noise_multiplier, count, unit, sampling_rate)], delta)
+
+    near = _noise(spends_at_most, epsilon_allowed, 1.0)  # cheap, and a little above
+    found = _noise(spends, epsilon_allowed, near)
+    scale = 10.0 ** (3 - math.floor(math.log10(found)))  # four digits
+    steps = math.ceil(found * scale)
+    while spends(steps / scale) > epsilon_allowed:
+        steps += 1
+    return steps / scale
 
 
 def statement(events: Sequence[GaussianEvent], delta: float) -> str:
@@ -305,3 +301,19 @@ def _order(allowed: float, delta: float) -> float:
         return (allowed - lost) / order
 
     return max(ORDERS, key=room)
+
+
+def _noise(spends: Callable[[float], float], allowed: float, guess: float) -> float:
+    """The noise_multiplier at which ``spends``, which falls with it, is about ``allowed``."""
+    from scipy.optimize import brentq
+
+    def over(log_noise: float) -> float:
+        return math.log(max(spends(math.exp(log_noise)), 1e-12) / allowed)
+
+    high = math.log(guess)
+    while over(high) > 0:
+        high += 0.3
+    low = high - 0.3
+    while over(low) <= 0:
+        low, high = low - 0.3, low
+    return math.exp(brentq(over, low, high, xtol=1e-5))
