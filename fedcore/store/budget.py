@@ -187,7 +187,7 @@ class BudgetLedger:
             whole = self._budget is None or self._budget.charge == "run"
             if any(entry.covers(order) for entry in of_run):
                 rounds = (first, first)
-            elif whole and first < plan.rounds:
+            elif whole and first in range(plan.rounds):
                 rounds = (0, plan.rounds)
         return Entry(
             run_id=order.run_id,

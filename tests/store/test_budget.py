@@ -121,9 +121,10 @@ def test_the_same_update_is_charged_once(again: dict[str, Any]) -> None:
         order(nonce="another", seq=1),
         order(seq=1, params_digest="other params"),
         order(ROUNDS + 4),
+        order(-1, seq=1),
         order(plan=PLAN.model_copy(update={"seed": 8}), seq=1),
     ],
-    ids=["run", "run of the same id", "params", "round beyond the plan", "plan"],
+    ids=["run", "run of the same id", "params", "round beyond the plan", "round before it", "plan"],
 )
 def test_another_update_is_charged_anew(other: TrainOrder) -> None:
     store = MemoryStore()
@@ -131,6 +132,13 @@ def test_another_update_is_charged_anew(other: TrainOrder) -> None:
     obey(store, other, PLAN, budget())
     assert len(entries(store)) == 2
     assert entries(store)[1].events != ()
+
+
+def test_a_round_that_the_plan_has_not_is_none_of_those_charged() -> None:
+    store = MemoryStore()
+    for number in (-1, *range(ROUNDS), ROUNDS):
+        obey(store, order(number, seq=number + 1), PLAN, budget())
+    assert entries_epsilon(store) == epsilon([SITE] * (ROUNDS + 2), 1e-5)
 
 
 def test_what_is_above_the_budget_is_refused_with_its_figures() -> None:
