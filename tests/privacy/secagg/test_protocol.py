@@ -82,16 +82,15 @@ def test_any_one_site_may_vanish_at_any_stage(count, neighbours, stage):
     assert_never_both(played)
 
 
-@pytest.mark.parametrize("neighbours", [None, 20])
-def test_a_hundred_sites(neighbours):
-    cohort = Cohort(names(100), 51, neighbours)
-    vectors = vectors_for(cohort.sites, fixed_point.grid(20, 1.0, 100))
-    played = play(
-        cohort, vectors, {"site-007": "shares", "site-050": "masked", "site-099": "unmask"}
-    )
-    assert len(played.survivors) == 98
+@pytest.mark.parametrize(("sites", "neighbours"), [(40, None), (100, 20)])
+def test_many_sites(sites, neighbours):
+    cohort = Cohort(names(sites), sites // 2 + 1, neighbours)
+    vectors = vectors_for(cohort.sites, fixed_point.grid(20, 1.0, sites))
+    gone = {"site-007": "shares", "site-030": "masked", f"site-{sites - 1:03d}": "unmask"}
+    played = play(cohort, vectors, gone)
+    assert len(played.survivors) == sites - 2
     assert (played.unmasked == plain_sum(vectors, played.survivors)).all()
-    held = neighbours or 99
+    held = neighbours or sites - 1
     assert {len(said.self_shares) + len(said.mask_shares) for said in played.revealed.values()} <= {
         held, held + 1
     }  # fmt: skip
