@@ -36,7 +36,11 @@ SITE = GaussianEvent(2.0, 1, "site")
 
 def subject_plan(noise_multiplier: float = 4.0, rounds: int = ROUNDS) -> Plan:
     fields = {"clip_norm": 1.0, "noise_multiplier": noise_multiplier, "sampling_rate": 0.2}
-    return toy.plan(rounds=rounds, privacy={"clip_norm": 1.0, "subject": {**fields, "steps": 10}})
+    return toy.plan(
+        rounds=rounds,
+        privacy={"clip_norm": 1.0, "subject": {**fields, "steps": 10}},
+        aggregation={"weights": "uniform"},
+    )
 
 
 def budget(allowed: float = 8.0, **fields: Any) -> Budget:
