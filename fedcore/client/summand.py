@@ -85,11 +85,14 @@ def rounding_key(plan: Plan, order: TrainOrder) -> bytes:
 
 
 def _cover(update: ClientUpdate) -> SealedUpdate:
-    """The reply around the update: nothing of what the site has or learnt."""
+    """The reply around the update: nothing of what the site has or learnt.
+
+    ``epsilon_spent`` follows from the plan.
+    """
     kept = {
         name: value
         for name, value in update.measurements.items()
-        if name.startswith("seconds.") or name == "bytes_down"
+        if name.startswith("seconds.") or name in ("bytes_down", "epsilon_spent")
     }
     said = (update.site, update.run_id, update.seq, update.order_digest)
     return SealedUpdate(*said, {}, data=without_modalities(update.data), measurements=kept)
