@@ -23,6 +23,10 @@ def secure_of(plan: Mapping[str, Any]) -> SecureAggregation:
     return SecureAggregation.model_validate(plan.get("secure_aggregation") or {})
 
 
+def _privacy_of(plan: Mapping[str, Any]) -> Privacy:
+    return Privacy.model_validate(plan.get("privacy") or {})
+
+
 def hides_sites(plan: Mapping[str, Any]) -> bool:
     """Whether loss, update norm, weights and modalities by site are kept from the server."""
     return secure_of(plan).mode != "none"
@@ -49,7 +53,8 @@ def server_sees(plan: Mapping[str, Any]) -> str:
         return "every update, whole"
     if in_the_open(secure):
         return f"the sum, and of every update all but {_encrypted(secure)}"
-    return "the sum of the updates"
+    noisy = _privacy_of(plan).noise_by == "sites"
+    return "the sum of the updates, with noise" if noisy else "the sum of the updates"
 
 
 def disclosure(plan: Mapping[str, Any]) -> list[Answer]:
@@ -112,7 +117,7 @@ def _of_one(secure: SecureAggregation) -> str:
 
 
 def _of_the_sum(plan: Mapping[str, Any]) -> str:
-    privacy = Privacy.model_validate(plan.get("privacy") or {})
+    privacy = _privacy_of(plan)
     if privacy.noise_multiplier == 0:
         return "all of it"
     if privacy.noise_by == "sites":

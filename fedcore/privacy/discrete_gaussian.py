@@ -34,8 +34,7 @@ _TOP = np.uint64(2**64 - 1)
 def sample(stddev: int, count: int, key: bytes) -> Integers:
     """``count`` independent values of parameter s = ``stddev``, the same for the same 32-byte key.
 
-    s is the standard deviation, but for less than 10⁻⁶ of it from s = 2 on; a variance that is no
-    whole number squared is asked for by the next larger s. Raises ValueError for an s outside
+    s is the standard deviation, to 10⁻⁷. Raises ValueError for an s outside
     [1, ``LARGEST``].
 
     >>> drawn = sample(1000, 10_000, bytes(32))
