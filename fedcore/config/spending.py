@@ -28,7 +28,8 @@ def round_events(plan: Plan) -> tuple[GaussianEvent, ...]:
 def run_events(plan: Plan, rounds: int | None = None) -> tuple[GaussianEvent, ...]:
     """The same of several rounds; unset, of all: what a site releases that is asked in each."""
     times = plan.rounds if rounds is None else rounds
-    return tuple(replace(event, count=event.count * times) for event in round_events(plan))
+    events = round_events(plan) if times else ()
+    return tuple(replace(event, count=event.count * times) for event in events)
 
 
 def without_noise(plan: Plan, unit: Unit) -> str | None:

@@ -17,7 +17,7 @@ from fedcore.errors import PermanentError
 Unit = Literal["site", "subject"]
 
 ORDERS: list[float] = [*range(2, 65), 96, 128, 256, 512, 1024]
-"""The Rényi orders tried: whole ones, whose sums are finite. With sampled units, dp-accounting
+"""The Rényi orders tried: whole ones, whose sums are finite. Where units are sampled, dp-accounting
 gives up on some fractional ones."""
 
 _PLD_FROM = 0.3

@@ -37,9 +37,9 @@ class Entry(Link):
     """One update, and what is charged with it.
 
     ``order_digest``: of the order that first asked for it. ``events``: newly charged, of every
-    unit, for so many ``rounds`` of the run from this one on; none where an earlier entry of the
-    run holds them. ``delta``: the plan's, for figures about the run alone. ``mechanism``: of all
-    events; a record with another word is not understood, and refused.
+    unit, for the run's ``rounds`` (the first, and the first that is not); none where an earlier
+    entry of the run holds them. ``delta``: the plan's, for figures about the run alone.
+    ``mechanism``: of all events; a record with another word is not understood, and refused.
     """
 
     run_id: str
@@ -51,7 +51,7 @@ class Entry(Link):
     order_digest: str
     cohort: str
     delta: float
-    rounds: int
+    rounds: tuple[int, int]
     events: tuple[GaussianEvent, ...]
     mechanism: Literal["gaussian"] = "gaussian"
 
@@ -65,8 +65,7 @@ class Entry(Link):
 
     def covers(self, order: TrainOrder | Entry) -> bool:
         """Whether the order's round is one of those that this entry holds the events of."""
-        rounds = range(self.round_num, self.round_num + self.rounds)
-        return self.names_run() == order.names_run() and order.round_num in rounds
+        return self.names_run() == order.names_run() and order.round_num in range(*self.rounds)
 
 
 RECORD = chain.Kind(
@@ -181,12 +180,15 @@ class BudgetLedger:
     def _entry(
         self, order: TrainOrder, order_digest: str, plan: Plan, entries: Sequence[Entry]
     ) -> Entry:
-        same_round = [e for e in entries if (*e.names_run(), e.round_num) == _round(order)]
-        drawn = not same_round and any(entry.covers(order) for entry in entries)
-        whole = self._budget is None or self._budget.charge == "run"
-        # A second update of a round, from other params, is one more than the run was charged for.
-        ahead = plan.rounds - order.round_num if whole and not same_round else 1
-        rounds = 0 if drawn else max(ahead, 1)
+        first = order.round_num
+        of_run = [entry for entry in entries if entry.names_run() == order.names_run()]
+        rounds = (first, first + 1)
+        if all(entry.round_num != first for entry in of_run):  # else it is one more, and charged so
+            whole = self._budget is None or self._budget.charge == "run"
+            if any(entry.covers(order) for entry in of_run):
+                rounds = (first, first)
+            elif whole and first in range(plan.rounds):
+                rounds = (0, plan.rounds)
         return Entry(
             run_id=order.run_id,
             nonce=order.nonce,
@@ -198,7 +200,7 @@ class BudgetLedger:
             cohort="all" if self._budget is None else self._budget.cohort,
             delta=plan.privacy.target_delta,
             rounds=rounds,
-            events=run_events(plan, rounds) if rounds else (),
+            events=run_events(plan, rounds[1] - rounds[0]),
             approver=self._approver,
         )
 
@@ -262,7 +264,3 @@ def _contradiction(checked: Checked[Entry], orders: set[str], left: Sequence[str
 
 def _of(budget: Budget, events: Iterable[GaussianEvent]) -> tuple[GaussianEvent, ...]:
     return tuple(event for event in events if event.unit == budget.unit)
-
-
-def _round(order: TrainOrder) -> tuple[str | int, ...]:
-    return (*order.names_run(), order.round_num)

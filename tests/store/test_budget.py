@@ -79,7 +79,7 @@ def test_a_run_is_charged_whole_at_its_first_order() -> None:
     charged = [obey(store, order(n), PLAN, budget()) for n in range(ROUNDS)]
     first, *later = entries(store)
     assert first.events == (replace(SITE, count=ROUNDS),)
-    assert (first.rounds, first.purpose, first.approver) == (ROUNDS, "research", "the board")
+    assert (first.rounds, first.purpose, first.approver) == ((0, ROUNDS), "research", "the board")
     assert [entry.events for entry in later] == [(), ()]
     whole = epsilon([replace(SITE, count=ROUNDS)], 1e-5)
     assert [one.epsilon for one in charged] == [{"site": whole}] * ROUNDS
@@ -94,14 +94,12 @@ def test_or_as_it_goes() -> None:
     assert obey(store, order(0), PLAN, terms).stated == charged[0], "as it was said before"
 
 
-def test_a_site_that_comes_later_pays_for_what_is_left() -> None:
+def test_a_site_that_comes_later_pays_the_same() -> None:
+    """So that a run which does not fit is refused in every round, and not only in the first."""
     store = MemoryStore()
-    obey(store, order(1), PLAN, budget())
-    assert entries(store)[0].events == (replace(SITE, count=ROUNDS - 1),)
+    obey(store, order(2), PLAN, budget())
     obey(store, order(0), PLAN, budget())
-    assert epsilon([e for one in entries(store) for e in one.events], 1e-5) > epsilon(
-        [SITE] * ROUNDS, 1e-5
-    ), "a round before those that were charged is not among them"
+    assert [entry.events for entry in entries(store)] == [(replace(SITE, count=ROUNDS),), ()]
 
 
 @pytest.mark.parametrize(
@@ -123,9 +121,10 @@ def test_the_same_update_is_charged_once(again: dict[str, Any]) -> None:
         order(nonce="another", seq=1),
         order(seq=1, params_digest="other params"),
         order(ROUNDS + 4),
+        order(-1, seq=1),
         order(plan=PLAN.model_copy(update={"seed": 8}), seq=1),
     ],
-    ids=["run", "run of the same id", "params", "round beyond the plan", "plan"],
+    ids=["run", "run of the same id", "params", "round beyond the plan", "round before it", "plan"],
 )
 def test_another_update_is_charged_anew(other: TrainOrder) -> None:
     store = MemoryStore()
@@ -133,6 +132,13 @@ def test_another_update_is_charged_anew(other: TrainOrder) -> None:
     obey(store, other, PLAN, budget())
     assert len(entries(store)) == 2
     assert entries(store)[1].events != ()
+
+
+def test_a_round_that_the_plan_has_not_is_none_of_those_charged() -> None:
+    store = MemoryStore()
+    for number in (-1, *range(ROUNDS), ROUNDS):
+        obey(store, order(number, seq=number + 1), PLAN, budget())
+    assert entries_epsilon(store) == epsilon([SITE] * (ROUNDS + 2), 1e-5)
 
 
 def test_what_is_above_the_budget_is_refused_with_its_figures() -> None:
@@ -345,7 +351,7 @@ def test_what_nobody_ordered_and_what_was_never_charged_show() -> None:
     assert check(store)[1] is None
     hand = ledger(store, budget())
     (entry,) = entries(store)
-    hand._chain.append(replace(entry, round_num=1, rounds=0, events=(), nonce="other"))
+    hand._chain.append(replace(entry, round_num=1, rounds=(1, 1), events=(), nonce="other"))
     assert check(store)[1] == "entry 2: it draws on what was never charged"
 
 
