@@ -207,7 +207,8 @@ class Client:
                 yield train()
                 return
             change = self._change(order, params, plan, spent)
-            summand = UpdateSummand(plan, order, params, change, train)
+            secret = Private(self._data, order, talk.order_digest).noise_key
+            summand = UpdateSummand(plan, order, params, change, train, secret)
         if self._partner is None:
             raise OrderRefused(
                 "the plan wants secure aggregation, and this client has no identity; set "

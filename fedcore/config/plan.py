@@ -175,6 +175,10 @@ class Privacy(Section):
     clip_norm: float | None = Field(default=None, gt=0)
     noise_multiplier: float = Field(default=0.0, ge=0)
     target_delta: float = Field(default=1e-5, gt=0, lt=1)
+    noise_by: Literal["server", "sites"] = Field(
+        default="server", description="who adds the noise to a sum: the server, which sees it "
+        "before; or each site a share, behind masks, so that nobody sees a sum without noise"
+    )  # fmt: skip
     noise_source: Literal["os", "seeded"] = Field(
         default="os", description="seeded is for comparisons and tests: whoever knows the seed "
         "can subtract the noise"
@@ -303,7 +307,14 @@ class Plan(Section):
             "encrypt": rule.encrypt,
             "share": rule.encrypt_share,
             "rest": rule.rest,
+            "noise_multiplier": self.privacy.noise_multiplier if self.noise_in_shares else 0.0,
+            "threshold": rule.threshold,
         }
+
+    @property
+    def noise_in_shares(self) -> bool:
+        """Whether each site adds a share of the sum's noise, behind its masks."""
+        return self.privacy.noise_by == "sites"
 
     @property
     def digest(self) -> str:

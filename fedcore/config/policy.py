@@ -35,6 +35,9 @@ class Allow(Section):
     require_noise: float | None = Field(
         default=None, gt=0, description="smallest noise_multiplier accepted; unset = none asked"
     )
+    require_noise_by_sites: bool = Field(
+        default=False, description="true: no plan in which the server sees a sum before its noise"
+    )
     require_secure_aggregation: bool = Field(
         default=False, description="true: no plan by which the server sees this site's own update"
     )
@@ -119,6 +122,8 @@ def objection(policy: Policy, plan: Plan) -> str | None:
             f"noise_multiplier {plan.privacy.noise_multiplier} is below the {wanted} that this "
             "site requires"
         )
+    if allow.require_noise_by_sites and not plan.noise_in_shares:
+        return "this site requires noise in shares (privacy.noise_by: sites)"
     if allow.require_secure_aggregation and plan.secure_aggregation.mode == "none":
         return "this site requires secure aggregation: masks or ckks"
     if allow.require_secure_aggregation and in_the_open(plan.secure_aggregation):

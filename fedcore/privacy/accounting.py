@@ -33,6 +33,19 @@ class _Reading:
     open: str
 
 
+_IN_SHARES = _Reading(
+    protected="one site's whole contribution to every round",
+    neighbours="replaced by zeros (zero-out adjacency)",
+    assumed="every site clipped its update, kept its weight within its bound and drew its share of "
+    "the noise from the operating system's entropy; of a sum over n sites, whoever knows the "
+    "shares of c of them sees noise of (n − c)/threshold times the variance. The noise is whole "
+    "numbers on a fixed-point grid, whose rounding is counted; nothing is claimed from sampling "
+    "the cohort",
+    open="who took part, how many subjects a site has, the sum of the weights by module, and the "
+    "sites' evaluation counts. The server need not be trusted with a sum: it sees none without "
+    "noise",
+)
+
 _READINGS: Mapping[Unit, _Reading] = {
     "site": _Reading(
         protected="one site's whole contribution to every round",
@@ -41,7 +54,7 @@ _READINGS: Mapping[Unit, _Reading] = {
         "the operating system's entropy and is known to nobody; it is proved for real numbers, not "
         "for floating point, and claims nothing from sampling the cohort",
         open="who took part, which modalities a site has, the weights, and the sites' metrics. The "
-        "server is trusted: it sees each update before the noise",
+        "server is trusted: it sees the sum, or each update, before the noise",
     ),
     "subject": _Reading(
         protected="all that one subject's scans add to every round, at the site where they lie",
@@ -200,10 +213,11 @@ def calibrate(
     return steps / scale
 
 
-def statement(events: Sequence[GaussianEvent], delta: float) -> str:
+def statement(events: Sequence[GaussianEvent], delta: float, *, in_shares: bool = False) -> str:
     """What the privacy of a run protects, against whom, and what not: for people who decide.
 
-    Unit, delta, neighbouring relation and assumptions are all named. Raises as ``epsilon``.
+    Unit, delta, neighbouring relation and assumptions are all named. ``in_shares``: the sites add
+    the noise that hides a site. Raises as ``epsilon``.
     """
     value, count = epsilon(events, delta), sum(event.count for event in events)
     if count == 0:
@@ -215,7 +229,7 @@ def statement(events: Sequence[GaussianEvent], delta: float) -> str:
             "show."
         )
     unit = events[0].unit
-    reading = _READINGS[unit]
+    reading = _IN_SHARES if in_shares and unit == "site" else _READINGS[unit]
     weak = " An epsilon above 10 bounds very little." if value > 10 else ""
     rates = sorted({event.sampling_rate for event in events if event.sampling_rate < 1})
     drawn = (

@@ -112,7 +112,10 @@ def privacy(plan: Plan) -> dict[str, Any]:
     delta, events = plan.privacy.target_delta, run_events(plan)
     found = by_unit(events, delta)
     unit: Unit = "subject" if "subject" in found else "site"
-    told = [statement([e for e in events if e.unit == of], delta) for of in found]
+    told = [
+        statement([e for e in events if e.unit == of], delta, in_shares=plan.noise_in_shares)
+        for of in found
+    ]
     return {
         "unit": unit,
         "epsilon": found.get(unit),
