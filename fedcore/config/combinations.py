@@ -80,6 +80,8 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
     "optimiser": (
         Option("plain server step"),
         Option("`server_momentum` set", {"aggregation": {"server_momentum": 0.9}}),
+        Option("`server_optimizer: adam`, or another that adapts",
+               {"aggregation": {"server_optimizer": "adam", "server_learning_rate": 0.01}}),
     ),
     "objective": (
         Option("FedAvg"),

@@ -122,8 +122,17 @@ class Aggregation(Section):
     weight_cap: float | None = Field(
         default=None, gt=0, description="examples above this count as this many; bounds the weight"
     )
+    server_optimizer: Literal["sgd", "adagrad", "adam", "yogi"] = Field(
+        default="sgd", description="all but sgd adapt the step to each param (Reddi et al. 2021)"
+    )
     server_learning_rate: float = Field(default=1.0, gt=0)
     server_momentum: float = Field(default=0.0, ge=0, lt=1)
+    server_second_momentum: float = Field(
+        default=0.99, ge=0, lt=1, description="adam, yogi: of the squared mean updates"
+    )
+    server_tau: float = Field(
+        default=1e-3, gt=0, description="adagrad, adam, yogi: the smaller, the more adaptive"
+    )
 
     @property
     def fewest(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fedcore.config.plan import Plan
+    from fedcore.config.plan import Aggregation, Plan
 
 
 def illegal_combinations(plan: Plan) -> list[str]:
@@ -36,9 +36,25 @@ def illegal_combinations(plan: Plan) -> list[str]:
         faults.append("training: mixed_precision is for GPUs; remove it or set device: auto")
     return [
         *faults,
+        *_without_effect_on_the_server(plan.aggregation),
         *_against_robust_rules(plan),
         *_against_secure_aggregation(plan),
         *_against_hidden_statistics(plan),
+    ]
+
+
+def _without_effect_on_the_server(how: Aggregation) -> list[str]:
+    """Settings of a server optimiser that the one chosen does not have."""
+    idle = {
+        "sgd": ("server_second_momentum", "server_tau"),
+        "adagrad": ("server_second_momentum",),
+    }.get(how.server_optimizer, ())
+    fields = type(how).model_fields
+    return [
+        f"aggregation: {name} has no effect with server_optimizer: {how.server_optimizer}; "
+        "remove it"
+        for name in idle
+        if getattr(how, name) != fields[name].default
     ]
 
 

@@ -111,22 +111,31 @@ def advance(plan: Plan, state: ServerState, summed: Sum) -> ServerState:
         )
         sums = gaussian.add_noise(sums, stddev, normals)
     mean_update = mean.divide(sums, summed.total.weights)
-    optimizer = server_opt.sgd(rule.server_learning_rate, rule.server_momentum)
-    params, optimizer_state = optimizer.apply(state.params, mean_update, state.optimizer)
+    params, optimizer_state = _optimizer(rule).apply(state.params, mean_update, state.optimizer)
     return ServerState(state.round_num + 1, params, optimizer_state)
 
 
 def initial_state(plan: Plan, params: Params) -> ServerState:
     """The state of round 0."""
-    rule = plan.aggregation
-    optimizer = server_opt.sgd(rule.server_learning_rate, rule.server_momentum)
-    return ServerState(0, params, optimizer.init(params))
+    return ServerState(0, params, _optimizer(plan.aggregation).init(params))
 
 
 def step(plan: Plan, state: ServerState, arrivals: Iterable[Arrival]) -> tuple[ServerState, Sum]:
     """A whole round in memory: the next state, and what went into it."""
     summed = accumulate(plan, state.params, arrivals)
     return advance(plan, state, summed), summed
+
+
+def _optimizer(how: Aggregation) -> server_opt.ServerOptimizer:
+    if how.server_optimizer == "sgd":
+        return server_opt.sgd(how.server_learning_rate, how.server_momentum)
+    return server_opt.adaptive(
+        how.server_optimizer,
+        how.server_learning_rate,
+        momentum=how.server_momentum,
+        second_momentum=how.server_second_momentum,
+        tau=how.server_tau,
+    )
 
 
 def _robust_rule(how: Aggregation) -> robust.Rule | None:

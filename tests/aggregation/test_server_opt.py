@@ -60,3 +60,42 @@ def test_follows_hsu_2019_step_by_step():
 def test_unknown_names_are_errors():
     with pytest.raises(KeyError):
         server_opt.sgd().apply({"a": f32(1)}, {"b": f32(1)}, {})
+
+
+@pytest.mark.parametrize("rule", ["adagrad", "adam", "yogi"])
+def test_follows_reddi_2021_step_by_step(rule):
+    optimizer = server_opt.adaptive(rule, 0.1, momentum=0.9, second_momentum=0.8, tau=0.05)
+    params, state = {"w": f32(1)}, optimizer.init({"w": f32(1)})
+    expected, m, v = 1.0, 0.0, 0.05**2
+    for update in (0.2, -1.0, 0.7, 0.0):
+        params, state = optimizer.apply(params, {"w": f32(update)}, state)
+        m = 0.9 * m + 0.1 * update
+        square = update**2
+        v = {
+            "adagrad": v + square,
+            "adam": 0.8 * v + 0.2 * square,
+            "yogi": v - 0.2 * square * np.sign(v - square),
+        }[rule]
+        expected += 0.1 * m / (v**0.5 + 0.05)
+        assert params["w"][0] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["adagrad", "adam", "yogi"])
+def test_adaptive_rules_reach_the_optimum_of_a_badly_scaled_convex_toy(rule):
+    scale, optimum = f32(100, 1, 0.01), f32(1, -2, 3)
+    optimizer = server_opt.adaptive(rule, 0.3, momentum=0.5, second_momentum=0.9, tau=1e-4)
+    params = {"w": np.zeros(3, np.float32)}
+    state = optimizer.init(params)
+    for _ in range(300):
+        params, state = optimizer.apply(params, {"w": scale * (optimum - params["w"])}, state)
+    assert np.abs(params["w"] - optimum).max() < 0.2
+
+
+@pytest.mark.parametrize("rule", ["adagrad", "adam", "yogi"])
+def test_adaptive_rules_keep_what_nobody_trained(rule):
+    optimizer = server_opt.adaptive(rule, 0.1)
+    params = {"a": f32(0), "b": f32(7)}
+    first = optimizer.init(params)
+    moved, state = optimizer.apply(params, {"a": f32(1)}, first)
+    assert moved["b"] is params["b"]
+    assert {name for name in state if state[name] is not first[name]} == {"m/a", "v/a"}

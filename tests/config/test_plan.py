@@ -86,6 +86,7 @@ def robust(rule: str, min_clients: int, **fields: Any) -> dict[str, Any]:
         (robust("median", 9, trim=1), "trim has no effect with rule: median"),
         (robust("trimmed_mean", 9, trim=1, byzantine=1), "byzantine has no effect"),
         ({"aggregation": {"trim": 0.2}}, "trim has no effect with rule: mean"),
+        ({"aggregation": {"server_tau": 0.1}}, "server_tau has no effect with server_optimizer"),
         (robust("trimmed_mean", 9, trim=0.5), "trim"),
         (robust("trimmed_mean", 9, trim=0), "trim"),
         (robust("krum", 9, byzantine=0), "byzantine"),

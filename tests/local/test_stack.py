@@ -135,7 +135,8 @@ def test_a_killed_service_comes_back_with_its_data(stack: Stack, service: str) -
 
 
 HOLDER = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a shell's "&"
 from pathlib import Path
 from fedcore.local import Stack
 from fedcore.store.s3 import connect
@@ -161,7 +162,7 @@ def test_nothing_is_left_but_the_data_however_it_ends(tmp_path: Path) -> None:
         assert len(pids) == 2
         assert all(map(listening, ports))
         holder.send_signal(number)
-        holder.wait()
+        holder.wait(timeout=60)
         until(lambda pids=pids: not any(map(alive, pids)), seconds=20)
         assert not any(map(listening, ports))
     assert sockets_of(tmp_path) == []

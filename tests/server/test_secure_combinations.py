@@ -20,6 +20,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "capped examples": {"aggregation": {"weights": "examples", "weight_cap": 64}},
     "noise": {"privacy": {"noise_multiplier": 0.5, "noise_source": "seeded"}},
     "momentum": {"aggregation": {"server_momentum": 0.9}},
+    "FedYogi": {"aggregation": {"server_optimizer": "yogi", "server_learning_rate": 0.02}},
     "FedProx": {"training": {"proximal_mu": 0.01}},
     "a cohort of two": {"cohort": {"size": 2}},
     "24 bits": {"secure_aggregation": {"bits": 24}},
