@@ -108,7 +108,21 @@ def _pixels(instance: Instance) -> bytes:
 def _run(given: Path, made: Path) -> None:
     # -m o: nothing merged that differs; -p n: stored values by the rescale slope, not Philips' own;
     # -ba y: anonymous sidecar, of files that are anonymous already.
-    order = ["dcm2niix", "-z", "n", "-b", "y", "-ba", "y", "-p", "n", "-f", "volume", "-o", str(made)]
+    order = [
+        "dcm2niix",
+        "-z",
+        "n",
+        "-b",
+        "y",
+        "-ba",
+        "y",
+        "-p",
+        "n",
+        "-f",
+        "volume",
+        "-o",
+        str(made),
+    ]
     try:
         done = subprocess.run(
             [*order, str(given)], capture_output=True, timeout=_SECONDS, check=False
@@ -129,11 +143,12 @@ def _one_volume(made: Path, geometry: Geometry) -> tuple[Any, Mapping[str, Any]]
         raise Unfit(Reason.VOLUMES, f"the converter found {len(wanted)} images in it")
     name = wanted[0] if geometry.even else next((n for n in files if n.startswith("_Eq")), "")
     try:
-        image: Any = nibabel.load(files[name])  # type: ignore[no-untyped-call]
-        loaded = nibabel.Nifti1Image.from_bytes(files[name].read_bytes())  # before it is deleted
-        shape = image.shape
+        loaded: Any = nibabel.Nifti1Image.from_bytes(files[name].read_bytes())
+        shape = loaded.shape
     except (KeyError, IndexError, OSError, ValueError) as error:
-        raise Unfit(Reason.PIXELS, f"what the converter made cannot be read: {type(error).__name__}") from error
+        raise Unfit(
+            Reason.PIXELS, f"what the converter made cannot be read: {type(error).__name__}"
+        ) from error
     if loaded.get_data_dtype().kind not in "iuf":
         raise Unfit(Reason.COLOUR, "its pixels have several samples")
     if len(shape) < 3 or any(size != 1 for size in shape[3:]):
@@ -180,9 +195,9 @@ def as_nifti(voxels: Array, affine: NDArray[np.float64]) -> bytes:
 
     file: Any = nibabel.Nifti1Image(voxels, affine)  # type: ignore[no-untyped-call]
     file.set_sform(affine, code=1)
-    sheared = abs(np.linalg.det(affine[:3, :3])) < 0.9999 * np.linalg.norm(
-        affine[:3, :3], axis=0
-    ).prod()
+    sheared = (
+        abs(np.linalg.det(affine[:3, :3])) < 0.9999 * np.linalg.norm(affine[:3, :3], axis=0).prod()
+    )
     file.set_qform(None if sheared else affine, code=0 if sheared else 1)
     file.header.set_xyzt_units("mm", "sec")
     return gzip.compress(file.to_bytes(), compresslevel=3, mtime=0)

@@ -61,9 +61,7 @@ def rewritten(path: Path, into: Path, patient: str, secret: Secret) -> None:
             deidentify(dataset, patient, secret)
             _save(dataset, into)
     except Exception as error:  # whatever a damaged value makes the library raise
-        raise Unfit(
-            Reason.UNREADABLE, f"it cannot be rewritten: {type(error).__name__}"
-        ) from error
+        raise Unfit(Reason.UNREADABLE, f"it cannot be rewritten: {type(error).__name__}") from error
 
 
 def _save(dataset: Dataset, into: Path) -> None:

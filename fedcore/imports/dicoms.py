@@ -38,7 +38,10 @@ def visit(study: Study, rules: Rules, secret: Secret) -> Visit:
         person=_person(heads, when),
         fingerprint=study.fingerprint(),
         content=study.fingerprint(sizes=False),
-        scans=tuple(_scan(s, study, rules, secret) for s in study.series if s.modality not in _MASKS),
+        scans=tuple(
+            _scan(series, study, rules, secret)
+            for series in study.series if series.modality not in _MASKS
+        ),
         masks=tuple(
             MaskSource(series.uid, frozenset(referenced(series.head)),
                        partial(drawn, instance.path, rules=rules))
@@ -81,7 +84,7 @@ def _heads(series: Series) -> list[Dataset]:
 
 
 def _rank(series: Series) -> tuple[float, ...]:
-    """Original before derived, corrected PET before uncorrected, more volume, finer, then by uid."""
+    """Original before derived, corrected PET before uncorrected, finer, more voxels."""
     head = series.head
     words = [str(word).upper() for word in several(head, "ImageType")]
     corrected = "ATTN" in [str(word).upper() for word in several(head, "CorrectedImage")]

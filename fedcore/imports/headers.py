@@ -92,7 +92,11 @@ def lenient() -> Iterator[None]:
 
 def traits(head: Dataset) -> Traits:
     """What the rules look at. A damaged value counts as absent."""
-    words = (text(head, "SeriesDescription"), text(head, "ProtocolName"), text(head, "SequenceName"))
+    words = (
+        text(head, "SeriesDescription"),
+        text(head, "ProtocolName"),
+        text(head, "SequenceName"),
+    )
     return Traits(
         modality=text(head, "Modality"),
         description=" ".join(filter(None, words)),
@@ -167,7 +171,9 @@ def _instance(path: Path, head: Dataset) -> Instance:
     if not patient:
         raise Unfit(Reason.NO_PATIENT, "PatientID is empty")
     if not (study and series and sop):
-        raise Unfit(Reason.NO_SERIES, "StudyInstanceUID, SeriesInstanceUID or SOPInstanceUID is empty")
+        raise Unfit(
+            Reason.NO_SERIES, "StudyInstanceUID, SeriesInstanceUID or SOPInstanceUID is empty"
+        )
     shared = _first(head, "SharedFunctionalGroupsSequence")
     groups = several(head, "PerFrameFunctionalGroupsSequence")
     return Instance(

@@ -60,7 +60,9 @@ def drawn(path: Path, grid: Grid, rules: Rules) -> dict[str, Mask]:
     except Unfit:
         raise
     except Exception as error:  # whatever a damaged file makes the libraries raise
-        raise Unfit(Reason.MASK_OPEN, f"the {kind} cannot be read: {type(error).__name__}") from error
+        raise Unfit(
+            Reason.MASK_OPEN, f"the {kind} cannot be read: {type(error).__name__}"
+        ) from error
     if not any(mask.any() for mask in found.values()):
         raise Unfit(Reason.MASK_EMPTY, f"none of its {_count(dataset)} structures is in the image")
     return found

@@ -20,7 +20,7 @@ _MASK = re.compile(r"(?<![a-z])(mask|seg|segmentation|label|roi|dseg)(?![a-z])",
 
 
 def visits(root: Path, paths: Iterable[Path], rules: Rules) -> list[Visit]:
-    """A visit for every folder right below ``root``; files that lie in ``root`` itself are no one's."""
+    """A visit for every folder right below ``root``; files in ``root`` itself are nobody's."""
     by_patient = defaultdict(list)
     for path in sorted(paths):
         parts = path.relative_to(root).parts

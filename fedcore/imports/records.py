@@ -1,7 +1,7 @@
 """What became of each study, as JSON in the site's bucket; and where everything lies there.
 
     derivatives/fedcore/import/<study>.json      the study's record: its commit, and its provenance
-    derivatives/fedcore/quarantine/<…>.json      what could not be used: for people, and to be counted
+    derivatives/fedcore/quarantine/<…>.json      what could not be used, and why
     derivatives/fedcore/masks/sub-…/             masks, on the grid of the image they belong to
     derivatives/fedcore/import-secret            a word by the site's secret: that it is the same
 
@@ -41,8 +41,8 @@ class Outcome(Section):
     modality: str | None = None
     reason: str | None = None
     sentence: str | None = None
-    notes: list[str] = []
-    files: list[str] = []
+    notes: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
     shape: tuple[int, int, int] | None = None
     affine: list[list[float]] | None = None
 
@@ -93,7 +93,9 @@ def read(store: Store, key: str) -> Record:
     try:
         return Record.model_validate_json(data)
     except ValidationError as error:
-        raise DataError(f"{key} is not the record of a study: delete it, and import again") from error
+        raise DataError(
+            f"{key} is not the record of a study: delete it, and import again"
+        ) from error
 
 
 def encode(record: Record) -> bytes:

@@ -19,7 +19,9 @@ from pydantic import AfterValidator, Field
 from fedcore.config import yaml
 from fedcore.config.plan import Name, Section
 
-_ENHANCED = re.compile(r"gado|(?<![a-z])(gd|post|ce|contrast|km)(?![a-z])|\+ ?(c|gd|km)(?![a-z])", re.I)
+_ENHANCED = re.compile(
+    r"gado|(?<![a-z])(gd|post|ce|contrast|km)(?![a-z])|\+ ?(c|gd|km)(?![a-z])", re.I
+)
 _PLAIN = re.compile(r"(?<![a-z])(pre|native|nativ|without|w/?o|ohne)(?![a-z])", re.I)
 
 
@@ -111,10 +113,10 @@ class Rules(Section):
     min_slices: int = Field(default=5, ge=2)
     session_days: int = Field(default=90, ge=0)
     burned_in: Literal["quarantine", "flag"] = "quarantine"
-    columns: list[str] = []
-    skip: list[Skip] = []
+    columns: tuple[str, ...] = ()
+    skip: tuple[Skip, ...] = ()
     modalities: list[ModalityRule] = Field(min_length=1)
-    masks: list[MaskRule] = []
+    masks: tuple[MaskRule, ...] = ()
 
     @property
     def digest(self) -> str:

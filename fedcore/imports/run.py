@@ -56,7 +56,7 @@ class Tally:
 
 
 class Importer:
-    """Writes visits into ``store``. Use it as a context: the table is brought up to date at the end.
+    """Writes visits into ``store``. A context: at its end the table is brought up to date.
 
     ``people``: the site's own list. ``finish``: see Finish. ``note``: told, locally, whose study
     stands behind which name. ``tally``: what it did so far.
@@ -81,12 +81,12 @@ class Importer:
 
     def __enter__(self) -> Self:
         mine = self.secret.tag("bucket", "").encode()
-        if not self.store.create(records.SECRET_CHECK, mine):
-            if self.store.get(records.SECRET_CHECK) != mine:
-                raise ConfigError(
-                    "this bucket was imported into with another secret: with two, one patient "
-                    "would be two subjects. Give the first one's file, or begin an empty bucket"
-                )
+        self.store.create(records.SECRET_CHECK, mine)
+        if self.store.get(records.SECRET_CHECK) != mine:
+            raise ConfigError(
+                "this bucket was imported into with another secret: with two, one patient would "
+                "be two subjects. Give the first one's file, or begin an empty bucket"
+            )
         for key, data in writer.DATASET.items():
             self.store.create(key, data)
         for record in records.every(self.store):
@@ -99,7 +99,7 @@ class Importer:
             table.commit(self.store, table.rows(everything, self.people))
 
     def known(self, uid: str, content: str) -> bool:
-        """Whether a study with these files was imported by these rules, and nothing of it failed."""
+        """Whether a study with these files was imported by these rules, without any failure."""
         return any(
             record.study == self.study(uid)
             and record.content == content
@@ -237,8 +237,8 @@ class _Subject:
             self.site.store.put(name, data)
         x, y, z = volume.voxels.shape
         return Outcome(
-            series=series, what="used", modality=rule.name, notes=list(volume.notes),
-            files=list(files), shape=(x, y, z), affine=volume.affine.tolist(),
+            series=series, what="used", modality=rule.name, notes=volume.notes,
+            files=tuple(files), shape=(x, y, z), affine=volume.affine.tolist(),
         )  # fmt: skip
 
     def _files(
@@ -265,17 +265,19 @@ class _Subject:
         return record.model_copy(update={"outcomes": outcomes, "version": __version__})
 
     def _mask(self, source: MaskSource, series: str) -> Iterator[Outcome]:
+        on = {self._series(uid) for uid in source.on}
         images = [
-            outcome
-            for record in self.records for outcome in record.used()
-            if outcome.shape and outcome.series in {self._series(uid) for uid in source.on}
-        ]  # fmt: skip
-        if not images:
+            (outcome, Grid(outcome.shape, np.array(outcome.affine)))
+            for record in self.records
+            for outcome in record.used()
+            if outcome.series in on and outcome.shape is not None
+        ]
+        if not images and self._left(on):
+            yield Outcome(series=series, what="surplus", reason="a mask of an image that is left")
+        elif not images:
             alone = Unfit(Reason.MASK_ALONE, "the series that it was drawn on is not used")
             yield _set_aside(series, None, alone)
-        for image in images:
-            assert image.shape is not None and image.affine is not None
-            grid = Grid(image.shape, np.array(image.affine))
+        for image, grid in images:
             try:
                 masks = _attempt(partial(source.read, grid))
             except DataError as error:
@@ -286,7 +288,15 @@ class _Subject:
                 files |= writer.mask_file(image.files[0], name, mask, grid.affine)
             for key, data in files.items():
                 self.site.store.put(key, data)
-            yield Outcome(series=series, what="used", modality=image.modality, files=list(files))
+            yield Outcome(series=series, what="used", modality=image.modality, files=tuple(files))
+
+    def _left(self, series: set[str]) -> bool:
+        """Whether one of these is there and not wanted: then its masks are not either."""
+        return any(
+            outcome.series in series and outcome.what in ("surplus", "skipped")
+            for record in self.records
+            for outcome in record.outcomes
+        )
 
     def _commit(self, visit: Visit, record: Record) -> None:
         store = self.site.store

@@ -148,7 +148,9 @@ def _unpack(archive: Path, root: Path) -> tuple[tuple[str, str], ...]:
                     target.unlink(missing_ok=True)
                     missing.append((member.filename, type(error).__name__))
     except zipfile.BadZipFile as error:
-        raise DataError(f"{archive}: a damaged zip: {error}", reason="unreadable archive") from error
+        raise DataError(
+            f"{archive}: a damaged zip: {error}", reason="unreadable archive"
+        ) from error
     return tuple((name, str(Reason.UNREADABLE)) for name, _ in missing)
 
 
@@ -159,8 +161,11 @@ def _check_sizes(archive: Path, members: list[zipfile.ZipInfo], room: int) -> No
         for member in members
     )
     if len(members) > _MAX_FILES or total > _MAX_BYTES or bomb:
-        raise Unfit(Reason.UNSAFE_ARCHIVE, f"{archive}: {len(members)} files, {total} bytes when "
-                    "unpacked: it may be a zip bomb. Unpack it by hand and import the folder")  # fmt: skip
+        raise Unfit(
+            Reason.UNSAFE_ARCHIVE,
+            f"{archive}: {len(members)} files, {total} bytes when unpacked: it may be a zip bomb. "
+            "Unpack it by hand and import the folder",
+        )
     if total > room:
         raise ConfigError(
             f"{archive}: {total} bytes when unpacked, and {room} are free in "
@@ -200,7 +205,9 @@ def _listed(path: Path) -> Iterator[Path]:
     root = path.parent.resolve()
     try:
         sequence = dcmread(path, force=True).get("DirectoryRecordSequence") or []
-        names = [record.get("ReferencedFileID") for record in sequence if isinstance(record, Dataset)]
+        names = [
+            record.get("ReferencedFileID") for record in sequence if isinstance(record, Dataset)
+        ]
     except Exception as error:
         raise DataError(f"{path}: a damaged DICOMDIR: {type(error).__name__}; import the folder",
                         reason="unreadable archive") from error  # fmt: skip

@@ -1,4 +1,4 @@
-"""A volume → a DICOM series, as a scanner would send it: what ``fedcore demo --from-dicom`` imports.
+"""A volume → a DICOM series, as a scanner sends it: what ``fedcore demo --from-dicom`` imports.
 
 CT, MR and PET image IODs (DICOM PS3.3), one slice a file. Needs the extra ``site`` (pydicom).
 """
@@ -146,8 +146,13 @@ def _injection() -> dict[str, Any]:
     drug.RadiopharmaceuticalStartTime = _INJECTED
     drug.RadionuclideTotalDose, drug.RadionuclideHalfLife = _DOSE_BQ, _HALF_LIFE_S
     drug.Radiopharmaceutical = "FDG"
-    return {"Units": "BQML", "DecayCorrection": "START", "CorrectedImage": ["DECY", "ATTN"],
-            "PatientWeight": _WEIGHT_KG, "RadiopharmaceuticalInformationSequence": [drug]}  # fmt: skip
+    return {
+        "Units": "BQML",
+        "DecayCorrection": "START",
+        "CorrectedImage": ["DECY", "ATTN"],
+        "PatientWeight": _WEIGHT_KG,
+        "RadiopharmaceuticalInformationSequence": [drug],
+    }
 
 
 def _decimals(values: Sequence[float] | NDArray[np.float64]) -> list[str]:
