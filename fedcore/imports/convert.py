@@ -12,7 +12,7 @@ import contextlib
 import json
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ class Converted:
 
     voxels: Array
     affine: NDArray[np.float64]
-    described: Mapping[str, Any]
+    described: dict[str, Any]
     notes: tuple[str, ...] = field(default=())
 
 
@@ -106,23 +106,8 @@ def _pixels(instance: Instance) -> bytes:
 
 
 def _run(given: Path, made: Path) -> None:
-    # -m o: nothing merged that differs; -p n: stored values by the rescale slope, not Philips' own;
-    # -ba y: anonymous sidecar, of files that are anonymous already.
-    order = [
-        "dcm2niix",
-        "-z",
-        "n",
-        "-b",
-        "y",
-        "-ba",
-        "y",
-        "-p",
-        "n",
-        "-f",
-        "volume",
-        "-o",
-        str(made),
-    ]
+    # Not -p n, which sounds right for Philips, and makes it forget slopes that differ by slice.
+    order = ["dcm2niix", "-z", "n", "-b", "y", "-ba", "y", "-f", "volume", "-o", str(made)]
     try:
         done = subprocess.run(
             [*order, str(given)], capture_output=True, timeout=_SECONDS, check=False
@@ -136,7 +121,7 @@ def _run(given: Path, made: Path) -> None:
         raise Unfit(Reason.PIXELS, f"the converter made no image: {' / '.join(said)}")
 
 
-def _one_volume(made: Path, geometry: Geometry) -> tuple[Any, Mapping[str, Any]]:
+def _one_volume(made: Path, geometry: Geometry) -> tuple[Any, dict[str, Any]]:
     files = {path.stem.removeprefix("volume"): path for path in made.glob("*.nii")}
     wanted = [name for name in files if not name.startswith(("_Tilt", "_Eq"))]
     if len(wanted) > 1:
@@ -153,7 +138,7 @@ def _one_volume(made: Path, geometry: Geometry) -> tuple[Any, Mapping[str, Any]]
         raise Unfit(Reason.COLOUR, "its pixels have several samples")
     if len(shape) < 3 or any(size != 1 for size in shape[3:]):
         raise Unfit(Reason.VOLUMES, f"the converter made an image of shape {shape}")
-    described: Mapping[str, Any] = {}
+    described: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError):
         described = json.loads((made / f"volume{wanted[0]}.json").read_text("utf-8"))
     return loaded, described
@@ -166,6 +151,8 @@ def _placed(image: Any, geometry: Geometry) -> tuple[NDArray[np.float64], list[s
     if not geometry.even:
         _check_corner(said, geometry, shape)
         return said, []
+    if shape[2] != geometry.slices:
+        raise Unfit(Reason.PIXELS, f"of {geometry.slices} slices {shape[2]} could be converted")
     ours = geometry.affine.copy()
     for axis in range(3):
         if ours[:3, axis] @ said[:3, axis] < 0:  # the converter turned this axis round
@@ -175,7 +162,7 @@ def _placed(image: Any, geometry: Geometry) -> tuple[NDArray[np.float64], list[s
         return ours, [f"tilted by {geometry.tilt:g}°: kept as a shear, nothing interpolated"]
     ends = np.array([[0, 0, 0, 1], [shape[0] - 1, shape[1] - 1, shape[2] - 1, 1]]).T
     off = np.linalg.inv(ours) @ (said - ours) @ ends
-    if shape[2] != geometry.slices or np.abs(off[:3]).max() > _OFF_VOXELS:
+    if np.abs(off[:3]).max() > _OFF_VOXELS:
         raise Unfit(Reason.GEOMETRY, f"the converter puts it {np.abs(off[:3]).max():.1f} voxels "
                     "from where the headers say")  # fmt: skip
     return ours, []

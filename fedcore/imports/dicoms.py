@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
 import numpy as np
 from pydicom import dcmread
@@ -28,6 +29,11 @@ _SEX = {"F": "F", "M": "M", "O": "O"}
 
 def visit(study: Study, rules: Rules, secret: Secret) -> Visit:
     """The study, ready to be read scan by scan."""
+    with lenient():
+        return _visit(study, rules, secret)
+
+
+def _visit(study: Study, rules: Rules, secret: Secret) -> Visit:
     heads = [series.head for series in study.series]
     dated = (date(head, "StudyDate", "SeriesDate", "AcquisitionDate") for head in heads)
     when = next((day for day in dated if day is not None), None)
@@ -69,7 +75,13 @@ def _volume(series: Series, patient: str, rules: Rules, secret: Secret) -> Volum
     if factor is not None:
         voxels = (voxels * factor.factor).astype(np.float32)
         notes = (*notes, f"SUV: {factor.how}")
-    return Volume(voxels, converted.affine, converted.described, notes)
+    return Volume(voxels, converted.affine, _maker(series.head) | converted.described, notes)
+
+
+def _maker(head: Dataset) -> dict[str, Any]:
+    """The converter names the makers that it knows."""
+    named = {"Manufacturer": "Manufacturer", "ManufacturersModelName": "ManufacturerModelName"}
+    return {bids: told for bids, keyword in named.items() if (told := text(head, keyword))}
 
 
 def _heads(series: Series) -> list[Dataset]:

@@ -25,6 +25,7 @@ from fedcore.imports.reasons import Reason, Unfit
 from fedcore.imports.rules import Traits
 
 _NAMED_DICOM = (".dcm", ".ima", ".dicom", ".dic")
+_OLDEST_YEAR = 1850  # of a birth, at that
 Vector = tuple[float, ...]
 
 
@@ -140,12 +141,14 @@ def number(head: Dataset, keyword: str) -> float | None:
 
 
 def date(head: Dataset, *keywords: str) -> datetime.date | None:
-    """The first of the dates that is one."""
+    """The first of the dates that is one; what lies before scanners were is a placeholder."""
     for keyword in keywords:
         try:
-            return datetime.datetime.strptime(text(head, keyword)[:8], "%Y%m%d").date()
+            found = datetime.datetime.strptime(text(head, keyword)[:8], "%Y%m%d").date()
         except ValueError:
             continue
+        if found.year >= _OLDEST_YEAR:
+            return found
     return None
 
 

@@ -35,12 +35,12 @@ class Grid:
 
 
 def referenced(head: Dataset) -> set[str]:
-    """The series that an RTSTRUCT or SEG was drawn on, by their UIDs."""
-    return {
-        str(item.value)
-        for item in head.iterall()
-        if item.keyword == "SeriesInstanceUID" and item.value != head.get("SeriesInstanceUID")
-    }
+    """The series that an RTSTRUCT or SEG was drawn on, by their UIDs; none in a damaged one."""
+    try:
+        named = [str(e.value) for e in head.iterall() if e.keyword == "SeriesInstanceUID"]
+    except Exception:
+        return set()
+    return set(named) - {text(head, "SeriesInstanceUID")}
 
 
 def drawn(path: Path, grid: Grid, rules: Rules) -> dict[str, Mask]:

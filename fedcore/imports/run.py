@@ -151,8 +151,9 @@ class _Subject:
         Images of all visits first: a mask may have been drawn on another visit's.
         """
         new = [visit for visit in visits if not self._same(visit)]
+        coming = {self._series(scan.uid) for visit in new for scan in visit.scans}
+        new += [visit for visit in visits if visit not in new and self._waits(visit, coming)]
         if new:
-            new += [visit for visit in visits if visit not in new and self._waits(visit)]
             self._clean()
         begun = []
         for visit in new:
@@ -190,10 +191,15 @@ class _Subject:
             and old.rules == self.site.rules.digest
         )
 
-    def _waits(self, visit: Visit) -> bool:
-        """Whether a mask of the visit had no image: another visit may bring it."""
+    def _waits(self, visit: Visit, coming: set[str]) -> bool:
+        """Whether a mask of the visit had no image, and now it is there, or may be soon."""
         old = self._old(visit)
-        return old is not None and any(o.reason == Reason.MASK_ALONE for o in old.outcomes)
+        alone = {o.series for o in old.outcomes if o.reason == Reason.MASK_ALONE} if old else set()
+        there = coming | {o.series for record in self.records for o in record.used()}
+        return any(
+            self._series(mask.uid) in alone and there & {self._series(uid) for uid in mask.on}
+            for mask in visit.masks
+        )
 
     def _replace(self, record: Record) -> None:
         self.records = [*(r for r in self.records if r.study != record.study), record]
