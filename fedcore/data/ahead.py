@@ -85,9 +85,9 @@ def prepare_ahead(
 def learn_landmarks(task: Task, files: Folder, purpose: str) -> dict[str, tuple[float, ...]]:
     """MR modality → the mean landmarks of the site's training subjects, for a plan's ``landmarks``.
 
-    Within the brain if the plan has ``brain_mask``, else within the foreground, as the plan
-    will apply them. Raises DataError if fewer than LANDMARKS_FROM subjects have an image of a modality, ConfigError
-    as ``prepare_ahead``.
+    Within the brain if the plan has ``brain_mask``, else within the foreground, as the plan will
+    apply them. Raises DataError if fewer than LANDMARKS_FROM subjects have an image of a modality,
+    ConfigError as ``prepare_ahead``.
     """
     arguments = _arguments(task)
     fractions = task.dataset.arguments.get("fractions", bids.FRACTIONS)

@@ -104,8 +104,10 @@ def standard(insides: Iterable[FloatArray]) -> tuple[float, ...]:
 
 
 def foreground(image: FloatArray) -> FloatArray:
-    """The foreground's values in ascending order. It starts a tenth up from the 2nd to the 98th percentile
-    (BET, Smith 2002)."""
+    """The foreground's values in ascending order.
+
+    It starts a tenth up from the 2nd to the 98th percentile (BET, Smith 2002).
+    """
     ordered = np.sort(image, axis=None)
     low, high = percentiles(ordered, (2, 98))
     return ordered[np.searchsorted(ordered, low + 0.1 * (high - low), side="right") :]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any, Literal
 
@@ -178,8 +178,11 @@ class _Subject:
             grid, mask = self._grid, self._mask
             volume = self._aligned(name, volume, steps)
         image = preprocess.resample(*volume, grid)
-        steps.append(_step("resample", **asdict(grid), interpolation="trilinear",
-                           outside="the image's minimum"))  # fmt: skip
+        steps.append(
+            _step("resample", shape=list(grid.shape), spacing_mm=grid.spacing_mm,
+                  centre_mm=list(grid.centre_mm), interpolation="trilinear",
+                  outside="the image's minimum")
+        )  # fmt: skip
         if self._reference and image.min() == image.max():
             raise DataError("off the grid", reason=f"no overlap with {self._reference}")
         self._images[name] = self._normalised(image, modality, mask, steps)

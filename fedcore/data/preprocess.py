@@ -17,6 +17,7 @@ Affine = NDArray[np.float64]
 
 _FWHM = 2 * np.sqrt(2 * np.log(2))  # of a Gaussian, in standard deviations
 _ALIGNED_VOXELS = 1e-3
+_HAIR = 1e-3  # voxels
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,9 @@ def resample_mask(mask: NDArray[np.bool_], affine: Affine, grid: Grid) -> NDArra
     coarse mask over to a fine grid: of two outlines of one tumour, on CT and on PET, less agrees.
     """
     to_mask = np.linalg.inv(affine) @ grid.affine
-    matrix, offset = to_mask[:3, :3], to_mask[:3, 3]
+    # Half-way between two voxels, as the middle of a grid often lies, both edges would be ties: a
+    # hair's breadth aside one of them counts, and the mask keeps its size.
+    matrix, offset = to_mask[:3, :3], to_mask[:3, 3] + _HAIR
     share = ndimage.affine_transform(
         mask.astype(np.float32), matrix, offset, grid.shape, order=1, mode="grid-constant"
     )

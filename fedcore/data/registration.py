@@ -8,6 +8,7 @@ coarse grid in place of random ones, a fixed number of steps at most.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -149,7 +150,6 @@ def _refined(sitk: Any, transform: Any, fixed: Pyramid, moving: Pyramid) -> Any:
     step = _FIRST_STEP_MM
     for one, other in zip(fixed.levels, moving.levels, strict=True):
         method = sitk.ImageRegistrationMethod()
-        method.SetNumberOfThreads(1)  # threads would add up the metric in any order
         method.SetMetricAsMattesMutualInformation(BINS)
         method.SetMetricSamplingStrategy(method.NONE)  # every voxel: nothing is drawn
         method.SetInterpolator(sitk.sitkLinear)
@@ -187,10 +187,13 @@ def _matrix(transform: Any) -> Affine:
 
 def _simple_itk() -> Any:
     try:
-        import SimpleITK
+        sitk: Any = importlib.import_module("SimpleITK")
     except ImportError as error:
         raise ConfigError(
             "the plan aligns images (task.preprocessing.align), which needs SimpleITK: "
             "pip install 'fedcore[site]'"
         ) from error
-    return SimpleITK
+    # Threads would add up the metric in any order. Of the whole process: the metric does not heed
+    # what its registration is told.
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    return sitk
