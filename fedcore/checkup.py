@@ -6,6 +6,7 @@ images themselves.
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -27,12 +28,11 @@ _TABLE = "participants.tsv"
 _ROOM = 10 * 2**30
 _FEW = 5  # of a class or group: below it a site's figures are not reported
 
-MODALITIES = {
-    "t1ce": "anat/*_ce-gadolinium_T1w.nii.gz", "t1": "anat/*[0-9a-z]_T1w.nii.gz",
-    "t2": "anat/*_T2w.nii.gz", "flair": "anat/*_FLAIR.nii.gz", "pd": "anat/*_PDw.nii.gz",
-    "ct": "ct/*_ct.nii.gz", "pet": "pet/*_pet.nii.gz",
+_MODALITIES = {
+    "t1ce": r"anat/.*_ce-.*_T1w", "t1": r"anat/(?!.*_ce-).*_T1w", "t2": r"anat/.*_T2w",
+    "flair": r"anat/.*_FLAIR", "pd": r"anat/.*_PDw", "ct": r"ct/.*_ct", "pet": r"pet/.*_pet",
 }  # fmt: skip
-"""Where images lie, for a check without a plan."""
+"""Names of images, for a check without a plan."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,8 @@ def _data(store: Store, plan: Plan | None) -> Iterator[Row]:
     except NotFound:
         yield Row("data", "bad", f"no {_TABLE}: run fedcore site import")
         return
-    patterns = MODALITIES if plan is None else {
-        name: modality.path for name, modality in plan.task.modalities.items()
-    }  # fmt: skip
     folders = layout.by_subject(store.list("sub-"), "")
-    has = {s: set(layout.choose(folders.get(s, []), patterns)[0]) for s in table.rows}
+    has = {subject: _modalities(folders.get(subject, []), plan) for subject in table.rows}
     usable = [subject for subject, names in has.items() if names]
     aside = quarantine.read(store, "")
     set_aside = Counter(reason for items in aside.values() for _, reason in items)
@@ -82,12 +79,20 @@ def _data(store: Store, plan: Plan | None) -> Iterator[Row]:
     if set_aside:
         told = ", ".join(f"{n} {reason}" for reason, n in set_aside.most_common())
         yield Row("quarantine", "note", f"{told}; see fedcore site report")
-    for name in patterns:
+    for name in plan.task.modalities if plan is not None else _MODALITIES:
         number = sum(name in names for names in has.values())
         yield Row(f"modality {name}", "good" if number else "note",
                   f"{number} of {len(usable)} subjects")  # fmt: skip
     yield _consent(table, usable, plan)
     yield from _counts(table, usable, plan)
+
+
+def _modalities(paths: Sequence[str], plan: Plan | None) -> set[str]:
+    """What a subject has: as the plan would choose it, or by the names alone."""
+    if plan is not None:
+        return set(layout.choose(paths, {n: m.path for n, m in plan.task.modalities.items()})[0])
+    images = [path for path in paths if path.endswith(".nii.gz")]
+    return {n for n, name in _MODALITIES.items() if any(re.search(name, p) for p in images)}
 
 
 def _consent(table: participants.Participants, usable: Sequence[str], plan: Plan | None) -> Row:

@@ -14,7 +14,16 @@ from pydicom.dataset import Dataset
 from fedcore.imports import geometry, suv
 from fedcore.imports.convert import convert
 from fedcore.imports.deidentify import burned_in
-from fedcore.imports.headers import date, lenient, number, several, text, traits
+from fedcore.imports.headers import (
+    date,
+    drug,
+    lenient,
+    number,
+    several,
+    text,
+    tracer_of,
+    traits,
+)
 from fedcore.imports.index import Series, Study
 from fedcore.imports.masks import drawn, referenced
 from fedcore.imports.reasons import Reason, Unfit
@@ -79,9 +88,17 @@ def _volume(series: Series, patient: str, rules: Rules, secret: Secret) -> Volum
 
 
 def _maker(head: Dataset) -> dict[str, Any]:
-    """The converter names the makers that it knows."""
+    """What the converter does not tell: a maker that it does not know, the tracer."""
     named = {"Manufacturer": "Manufacturer", "ManufacturersModelName": "ManufacturerModelName"}
-    return {bids: told for bids, keyword in named.items() if (told := text(head, keyword))}
+    told: dict[str, Any] = {
+        bids: value for bids, keyword in named.items() if (value := text(head, keyword))
+    }
+    dose, tracer = number(drug(head), "RadionuclideTotalDose"), tracer_of(head)
+    if text(head, "Modality") == "PT" and dose:
+        told["InjectedRadioactivity"] = round(dose / 1e6, 3)
+    if tracer:
+        told["TracerName"] = tracer
+    return told
 
 
 def _heads(series: Series) -> list[Dataset]:

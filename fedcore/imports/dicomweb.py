@@ -62,6 +62,7 @@ class _Client:
         headers = {"Authorization": f"Bearer {source.token}"} if source.token else None
         self._url = source.url
         self._client = DICOMwebClient(source.url, session=session, headers=headers)
+        self._client.set_http_retry_params(max_attempts=3, wait_exponential_multiplier=500)
 
     def studies(self) -> Iterator[dict[str, Any]]:
         """Every study, page by page."""

@@ -69,9 +69,10 @@ def _check_uniform(instances: Sequence[Instance]) -> None:
     if not all(low <= edge <= high for edge in first.spacing):
         raise Unfit(Reason.NO_POSITION, f"pixels of {first.spacing} mm; {low} to {high} are real")
     for instance in instances:
-        if instance.size != first.size or not np.allclose(
+        alike = len(instance.spacing) == len(first.spacing) and np.allclose(
             instance.spacing, first.spacing, rtol=1e-3
-        ):
+        )
+        if instance.size != first.size or not alike:
             raise Unfit(Reason.MIXED, "matrix or pixel spacing differ between slices")
 
 

@@ -26,6 +26,10 @@ from fedcore.imports.rules import Traits
 
 _NAMED_DICOM = (".dcm", ".ima", ".dicom", ".dic")
 _OLDEST_YEAR = 1850  # of a birth, at that
+_TRACERS = {
+    "fluorodeoxyglucose": "FDG", "fdg": "FDG", "psma": "PSMA", "dota": "DOTATATE", "fet": "FET",
+    "methionine": "MET", "florbetaben": "florbetaben", "florbetapir": "florbetapir",
+}  # fmt: skip
 Vector = tuple[float, ...]
 
 
@@ -93,11 +97,8 @@ def lenient() -> Iterator[None]:
 
 def traits(head: Dataset) -> Traits:
     """What the rules look at. A damaged value counts as absent."""
-    words = (
-        text(head, "SeriesDescription"),
-        text(head, "ProtocolName"),
-        text(head, "SequenceName"),
-    )
+    words = [text(head, name) for name in ("SeriesDescription", "ProtocolName", "SequenceName")]
+    words.append(tracer_of(head))
     return Traits(
         modality=text(head, "Modality"),
         description=" ".join(filter(None, words)),
@@ -109,6 +110,17 @@ def traits(head: Dataset) -> Traits:
         ti=number(head, "InversionTime")
         or _nested(head, "MRModifierSequence", "InversionTimes"),
     )  # fmt: skip
+
+
+def drug(head: Dataset) -> Dataset:
+    """What was injected for a PET; empty where nothing is told."""
+    return _first(head, "RadiopharmaceuticalInformationSequence") or Dataset()
+
+
+def tracer_of(head: Dataset) -> str:
+    """The tracer's usual short name, "" for one that is not known here: no free text."""
+    told = text(drug(head), "Radiopharmaceutical").lower()
+    return next((name for word, name in _TRACERS.items() if word in told), "")
 
 
 def text(head: Dataset, keyword: str) -> str:

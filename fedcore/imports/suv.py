@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pydicom.dataset import Dataset
 
-from fedcore.imports.headers import number, several, text
+from fedcore.imports.headers import drug, number, text
 from fedcore.imports.reasons import Reason, Unfit
 
 _PHILIPS = "Philips PET Private Group"
@@ -62,30 +62,29 @@ def _by_weight(slices: list[Dataset]) -> tuple[float, str]:
     weight = number(head, "PatientWeight")
     if weight is None or not _WEIGHT_KG[0] <= weight <= _WEIGHT_KG[1]:
         raise Unfit(Reason.NO_WEIGHT, f"PatientWeight is {weight or 'absent'}")
-    drugs = several(head, "RadiopharmaceuticalInformationSequence")
-    drug = drugs[0] if drugs and isinstance(drugs[0], Dataset) else Dataset()
-    dose = number(drug, "RadionuclideTotalDose")
+    given = drug(head)
+    dose = number(given, "RadionuclideTotalDose")
     if dose is None or not _DOSE_BQ[0] <= dose <= _DOSE_BQ[1]:
         raise Unfit(Reason.NO_DOSE, f"RadionuclideTotalDose is {dose or 'absent'}; Bq are wanted")
     correction = text(head, "DecayCorrection").upper()
     if correction == "ADMIN":
         left, told = 1.0, "the injection"
     elif correction == "START":
-        left, told = _left(slices, drug), "the start of the scan"
+        left, told = _left(slices, given), "the start of the scan"
     else:
         raise Unfit(Reason.DECAY, f"DecayCorrection is {correction or 'absent'}")
     return 1000 * weight / (dose * left), f"by body weight, decay-corrected to {told}"
 
 
-def _left(slices: list[Dataset], drug: Dataset) -> float:
+def _left(slices: list[Dataset], given: Dataset) -> float:
     """The share of the injected activity that is left when the scan starts."""
-    half_life = number(drug, "RadionuclideHalfLife")
+    half_life = number(given, "RadionuclideHalfLife")
     if not half_life or half_life <= 0:
         raise Unfit(Reason.NO_TIME, "RadionuclideHalfLife is absent")
     started = _scan_start(slices)
-    injected = _moment(text(drug, "RadiopharmaceuticalStartDateTime"))
+    injected = _moment(text(given, "RadiopharmaceuticalStartDateTime"))
     if injected is None:
-        injected = _moment(f"{started:%Y%m%d}" + text(drug, "RadiopharmaceuticalStartTime"))
+        injected = _moment(f"{started:%Y%m%d}" + text(given, "RadiopharmaceuticalStartTime"))
         if injected is not None and injected > started:  # before midnight
             injected -= datetime.timedelta(days=1)
     if injected is None:

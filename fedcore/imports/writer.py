@@ -22,13 +22,13 @@ _TOLD = frozenset({  # of what dcm2niix knows: how the scan was made, nothing of
     "EchoTrainLength", "PixelBandwidth", "NumberOfAverages", "PercentSampling",
     "PhaseEncodingSteps", "ReceiveCoilName", "KVP", "XRayTubeCurrent", "XRayExposure",
     "ConvolutionKernel", "GantryDetectorTilt", "ReconMethodName",
-    "ConversionSoftware", "ConversionSoftwareVersion",
+    "ConversionSoftware", "ConversionSoftwareVersion", "InjectedRadioactivity", "TracerName",
 })  # fmt: skip
 _KINDS = {"anat": ("MR", "arbitrary"), "ct": ("CT", "HU"), "pet": ("PT", "SUV")}
 
-# BIDS wants these of a PET; what a header seldom has is said to be unknown.
+# BIDS wants these of a PET; which of them stand for nothing known is said in fedcore.unknown.
 _PET: Mapping[str, Any] = {
-    "TracerName": "FDG", "TracerRadionuclide": "F18", "InjectedRadioactivity": "n/a",
+    "TracerName": "n/a", "TracerRadionuclide": "n/a", "InjectedRadioactivity": 0,
     "InjectedRadioactivityUnits": "MBq", "InjectedMass": "n/a", "InjectedMassUnits": "n/a",
     "SpecificRadioactivity": "n/a", "SpecificRadioactivityUnits": "n/a",
     "ModeOfAdministration": "bolus", "TimeZero": "00:00:00", "ScanStart": 0, "InjectionStart": 0,
@@ -89,6 +89,8 @@ def image_files(key: str, volume: Volume, provenance: Mapping[str, Any]) -> dict
         **(_PET if folder == "pet" else {}), **told, "Modality": modality, "Units": unit,
         "fedcore": {**provenance, "done": list(volume.notes), "version": __version__},
     }  # fmt: skip
+    if folder == "pet":
+        sidecar["fedcore"]["unknown"] = sorted(_PET.keys() - told.keys())
     if "_ce-gadolinium_" in key:
         sidecar["ContrastBolusIngredient"] = "GADOLINIUM"
     return {

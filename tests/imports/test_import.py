@@ -295,3 +295,29 @@ def _no_half_subject(store: MemoryStore, whole: MemoryStore) -> None:
         assert {k: store.get(k) for k in store.list(f"{subject}/")} == {
             k: whole.get(k) for k in whole.list(f"{subject}/")
         }
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR", "PT"])
+def test_a_multi_frame_image_is_its_slices_in_one_file(tmp_path: Path, modality: str) -> None:
+    from highdicom import legacy
+
+    convert_to = {"CT": legacy.LegacyConvertedEnhancedCTImage,
+                  "MR": legacy.LegacyConvertedEnhancedMRImage,
+                  "PT": legacy.LegacyConvertedEnhancedPETImage}[modality]  # fmt: skip
+    stack = scans.pet() if modality == "PT" else series(modality, slope=2.0)
+    for slice_ in stack:
+        slice_.ReferringPhysicianName = slice_.AccessionNumber = ""
+        slice_.PositionReferenceIndicator = slice_.Laterality = ""
+        slice_.BurnedInAnnotation = "NO"
+    made = convert_to(
+        stack, series_instance_uid=stack[0].SeriesInstanceUID + ".9", series_number=2,
+        sop_instance_uid=stack[0].SOPInstanceUID + ".9", instance_number=1,
+    )  # fmt: skip
+    made.SeriesDescription = "T1"
+    store = scans.bring(write(tmp_path, [made]))
+    plain = scans.bring(write(tmp_path / "plain", stack))
+    if modality == "PT":  # an enhanced PET has its unit elsewhere, by frame
+        assert only(store).reason == "unknown PET unit"
+        return
+    one, many = (image(s, only(s).files[0]) for s in (store, plain))
+    assert same(one, *many)

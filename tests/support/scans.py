@@ -87,6 +87,7 @@ def pet(**fields: Any) -> list[Dataset]:
     """70 kg, 350 MBq an hour before, Bq/mL corrected to the start of the scan."""
     drug = Dataset()
     drug.RadiopharmaceuticalStartTime = "091600"
+    drug.Radiopharmaceutical = "Fluorodeoxyglucose F^18^"
     drug.RadionuclideTotalDose, drug.RadionuclideHalfLife = 3.5e8, 6586.2
     known = {"Units": "BQML", "DecayCorrection": "START", "PatientWeight": 70.0,
              "CorrectedImage": ["DECY", "ATTN"],
