@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import (
     UID,
@@ -22,7 +23,10 @@ from pydicom.uid import (
     PositronEmissionTomographyImageStorage,
 )
 
-from fedcore.data.phantoms.cohort import Person
+from fedcore.data.phantoms.cohort import Person, SiteSpec
+from fedcore.data.phantoms.scanner import stored
+from fedcore.data.phantoms.subject import scanned
+from fedcore.data.phantoms.writer import Objects, digitised, unlucky
 
 _CLASSES = {
     "CT": CTImageStorage,
@@ -109,6 +113,56 @@ def file(image: Dataset) -> bytes:
     return buffer.getvalue()
 
 
+def person_files(spec: SiteSpec, person: Person, seed: int) -> Objects:
+    """Path → bytes: a subject's scans as DICOM, a folder a series; broken if it is unlucky."""
+    phantom = scanned(spec, person, seed)
+    files: Objects = {}
+    for modality, image in phantom.images.items():
+        voxels, step = digitised(image, modality)
+        placed = stored(voxels, phantom.affine, person.scanner)
+        made = scan(spec.name, person, modality, *placed, step)
+        folder = f"{spec.name}/{person.label}/{modality}"
+        files |= {f"{folder}/{k:04}.dcm": file(slice_) for k, slice_ in enumerate(made)}
+    damage = dict(zip(unlucky(spec, seed), _DAMAGES, strict=False)).get(person.label)
+    if damage is not None:
+        damage(files, next(iter(files)).replace("0000.dcm", "0005.dcm"))
+    return files
+
+
+def patient_id(site: str, person: Person) -> str:
+    """What the hospital calls a person."""
+    return f"{site.upper()}-{person.label.removeprefix('sub-')}"
+
+
+def patient_list(spec: SiteSpec, persons: Sequence[Person]) -> str:
+    """The hospital's own list, as CSV: diagnosis and consent by patient id."""
+    rows = [
+        f"{patient_id(spec.name, person)},{person.diagnosis},{';'.join(person.consent) or 'n/a'}"
+        for person in persons
+    ]
+    return "\n".join(["patient_id,diagnosis,consent", *rows, ""])
+
+
+def _lost(files: Objects, path: str) -> None:
+    """A slice did not arrive."""
+    del files[path]
+
+
+def _cut(files: Objects, path: str) -> None:
+    """A slice arrived in part."""
+    files[path] = files[path][: len(files[path]) // 2]
+
+
+def _nowhere(files: Objects, path: str) -> None:
+    """A slice that has no position any more."""
+    image = dcmread(io.BytesIO(files[path]))
+    del image.ImagePositionPatient
+    files[path] = file(image)
+
+
+_DAMAGES = (_lost, _cut, _nowhere)
+
+
 def scan(
     site: str,
     person: Person,
@@ -121,7 +175,7 @@ def scan(
 
     ``voxels · step``: MR in the scanner's unit, CT in HU, PET in SUV (stored as Bq/mL).
     """
-    patient = f"{site.upper()}-{person.label.removeprefix('sub-')}"
+    patient = patient_id(site, person)
     protocol = _PROTOCOLS[modality]
     fields = {
         "PatientName": f"Phantom^{patient}", "PatientID": patient, "PatientSex": person.sex,
