@@ -155,6 +155,20 @@ class Cohort(Section):
     min_clients: int = Field(default=1, ge=1, description="fewer usable replies end the round")
 
 
+class SubjectPrivacy(Section):
+    """DP-SGD (Abadi et al. 2016) at the sites: what one subject adds to a step is clipped and
+    hidden by noise. All of a subject's scans are one example."""
+
+    clip_norm: float = Field(gt=0, description="of one subject's gradient")
+    noise_multiplier: float = Field(gt=0, description="of each local step")
+    sampling_rate: float = Field(
+        gt=0, le=1, description="with this probability a subject is in a step (Poisson)"
+    )
+    steps: int = Field(
+        ge=1, description="local steps of one round; replaces training.epochs and batch_size"
+    )
+
+
 class Privacy(Section):
     """Clipping and noise: the site-level Gaussian mechanism. Zero noise gives no guarantee."""
 
@@ -165,6 +179,9 @@ class Privacy(Section):
         default="os", description="seeded is for comparisons and tests: whoever knows the seed "
         "can subtract the noise"
     )  # fmt: skip
+    subject: SubjectPrivacy | None = Field(
+        default=None, description="privacy of single subjects, by DP-SGD; unset = none"
+    )
 
 
 class SecureAggregation(Section):
