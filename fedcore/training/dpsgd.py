@@ -27,7 +27,6 @@ batch would fill more than ``GHOST_FROM`` bytes; below, keeping them is faster.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -143,7 +142,9 @@ class _Gradients:
                 )
             return GradSampleModule(module, loss_reduction="sum", strict=False)
         except Exception as error:  # Opacus raises many kinds
-            raise ConfigError(f"task.model gives no gradients of single subjects: {error}") from error
+            raise ConfigError(
+                f"task.model gives no gradients of single subjects: {error}"
+            ) from error
 
     def _add_held(self, losses: Tensor) -> None:
         """Of a batch's losses (B,): every subject's gradient is held, then scaled and summed."""
@@ -210,9 +211,7 @@ def _batches(
         yield collate([dataset[index] for index in chosen[begin : begin + size]])
 
 
-def _add_proximal(
-    trainable: dict[str, nn.Parameter], start: dict[str, Tensor], mu: float
-) -> None:
+def _add_proximal(trainable: dict[str, nn.Parameter], start: dict[str, Tensor], mu: float) -> None:
     """FedProx's term depends on params alone, so it is added after the noise."""
     if mu > 0:
         term = proximal(mu)(trainable, start)
