@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fedcore.config.plan import Plan
-from fedcore.privacy.accounting import GaussianEvent
+from fedcore.privacy.accounting import GaussianEvent, Unit
 
 
 def round_events(plan: Plan) -> tuple[GaussianEvent, ...]:
@@ -25,6 +25,19 @@ def round_events(plan: Plan) -> tuple[GaussianEvent, ...]:
     return tuple(events)
 
 
-def run_events(plan: Plan) -> tuple[GaussianEvent, ...]:
-    """The same of all rounds: what a site releases that is asked in each of them."""
-    return tuple(replace(event, count=event.count * plan.rounds) for event in round_events(plan))
+def run_events(plan: Plan, rounds: int | None = None) -> tuple[GaussianEvent, ...]:
+    """The same of several rounds; unset, of all: what a site releases that is asked in each."""
+    times = plan.rounds if rounds is None else rounds
+    events = round_events(plan) if times else ()
+    return tuple(replace(event, count=event.count * times) for event in events)
+
+
+def without_noise(plan: Plan, unit: Unit) -> str | None:
+    """Why the plan would spend infinity of a budget of this unit; None if it would not."""
+    if any(event.unit == unit for event in round_events(plan)):
+        return None
+    field = {"subject": "privacy.subject", "site": "privacy.noise_multiplier"}[unit]
+    return (
+        f"this site has a privacy budget for one {unit}, and the plan hides no {unit} by noise "
+        f"({field}, with noise_source: os): it would spend infinity"
+    )

@@ -35,8 +35,8 @@ def mended(module: nn.Module) -> nn.Module:
     if faults:
         raise ConfigError(
             "task.model: privacy.subject needs the gradient of each subject alone, and this model "
-            f"has none: {'; '.join(map(str, faults))}. Replace that layer (GroupNorm in place of BatchNorm), "
-            "or remove privacy.subject"
+            f"has none: {'; '.join(map(str, faults))}. Replace that layer (GroupNorm in place of "
+            "BatchNorm), or remove privacy.subject"
         )
     for layer in module.modules():
         if getattr(layer, "inplace", False):

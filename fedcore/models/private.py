@@ -28,8 +28,17 @@ NARROW_MM, WIDE_MM = 6.0, 12.0
 
 REGIONS = ("head", "deep", "convexity", "sella")
 
-HEALTHY: Mapping[str, Sequence[tuple[float, float]]] = {}
-"""Modality → by region, the largest difference of the Gaussians, and of its negative."""
+HEALTHY: Mapping[str, Sequence[tuple[float, float]]] = {
+    "ct": ((0.039, 0.093), (0.032, 0.090), (0.027, 0.032), (0.028, 0.012)),
+    "flair": ((0.679, 0.790), (0.296, 0.765), (0.415, 0.161), (0.107, 0.615)),
+    "pet": ((0.111, 0.111), (0.071, 0.075), (0.081, 0.029), (0.026, 0.096)),
+    "t1ce": ((0.696, 0.790), (0.405, 0.790), (0.459, 0.179), (0.045, 0.476)),
+}
+"""Modality → by region, the largest difference of the Gaussians, and of its negative.
+
+Of the MNI152 head with each tissue in the middle of its usual range, as normalised images have it
+(CT in a window of 0 to 80 HU, FDG-PET of 0 to 12 SUV). The test recomputes them.
+"""
 
 SPREAD, MARGIN, MOST = 0.1, 2.0, 20.0
 """A healthy head's own spread, as a share of its largest response; how many spreads are no finding
@@ -124,8 +133,9 @@ def findings_classifier(
     unknown = sorted(set(task.modalities) - set(known))
     if unknown or not task.modalities:
         raise ConfigError(
-            f"task.model: what a healthy head shows in {', '.join(unknown) or 'no modality'} is not "
-            f"known; give it as the argument healthy, or name modalities among {', '.join(HEALTHY)}"
+            f"task.model: what a healthy head shows in {', '.join(unknown) or 'no modality'} is "
+            "not known; give it as the argument healthy, or name modalities among "
+            f"{', '.join(HEALTHY)}"
         )
     if len(shape) != 3 or min(shape) < 8 or not spacing_mm > 0:
         raise ConfigError("task.model: shape wants three sizes of 8 or more, spacing_mm a length")

@@ -27,6 +27,8 @@ from fedcore.store.exchange import grants
 from fedcore.store.identity import NO_HEAD, egress_head
 
 REFUSAL = "Refusal"
+UPDATES = ("ClientUpdate", "SealedUpdate", "masked_input")
+"""The kinds in which something of what a site learnt leaves."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,8 @@ class Departure:
     ``kind``: a reply's, or the step of a secure round. ``destination``: its key in the exchange.
     ``sha256``: of the bytes as they leave. ``content``: of what they say, which is the same when a
     client says it again (only how long it took differs). ``protection``: plain, masked, encrypted,
-    several joined by +, or none where no value of the site's data is in it. ``epsilon``: what the
-    plan's noise amounts to by then. ``spend``: hash of the entry in the budget ledger that it was
+    several joined by +, or none where no value of the site's data is in it. ``epsilon``: of all
+    that its run was charged by then. ``spend``: hash of the entry in the budget ledger that it was
     charged under. Unset: there is none, or it is not known.
     """
 
@@ -108,6 +110,17 @@ class Egress:
     def noted(self, destination: str) -> Entry | None:
         """What is known to have been noted for that place; of several, the last."""
         return self._noted.get(destination)
+
+    def last_spend(self) -> str | None:
+        """What the last update that left was charged under; None if none was.
+
+        Reads the record from its end. Raises OrderRefused if that is broken.
+        """
+        for number in range(self.end() - 1, 0, -1):
+            entry = self._chain.read(number)
+            if entry.kind in UPDATES:
+                return entry.spend
+        return None
 
     @property
     def head(self) -> bytes:

@@ -27,6 +27,7 @@ batch would fill more than ``GHOST_FROM`` bytes; below, keeping them is faster.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -123,14 +124,16 @@ class _Gradients:
             name: torch.zeros_like(parameter, dtype=torch.float64)
             for name, parameter in self.trainable.items()
         }
-        for inputs, target in _batches(dataset, chosen, self._batch_size):
+        for inputs, targets in _batches(dataset, chosen, self._batch_size):
             self._forget()
             outputs = self._module(self._compute.send(inputs))
-            target = target.to(self._compute.device)
+            target = targets.to(self._compute.device)
             losses = torch.stack([
                 self._loss(outputs[i : i + 1], target[i : i + 1]) for i in range(len(target))
             ])  # fmt: skip
-            self._add_by_norms(losses) if self._ghost else self._add_held(losses)
+            with warnings.catch_warnings():  # an input needs no gradient, and torch warns of it
+                warnings.filterwarnings("ignore", message="Full backward hook is firing")
+                self._add_by_norms(losses) if self._ghost else self._add_held(losses)
         self._forget()
         return self._sums
 
@@ -218,7 +221,7 @@ def _add_proximal(trainable: dict[str, nn.Parameter], start: dict[str, Tensor], 
         for parameter, more in zip(
             trainable.values(), torch.autograd.grad(term, list(trainable.values())), strict=True
         ):
-            parameter.grad = parameter.grad + more
+            parameter.grad = more if parameter.grad is None else parameter.grad + more
 
 
 def _require_unchanged(module: nn.Module, before: Sequence[Tensor]) -> None:

@@ -63,7 +63,8 @@ def test_warm_and_fresh_processes_agree_bit_for_bit() -> None:
     torch.rand(7)
     np.random.random()
     assert once(module=module) == first
-    script = f"import runpy; print(runpy.run_path({__file__!r})['once']())"
+    paths = f"import sys; sys.path[:] = {sys.path!r}"  # where the small datasets are
+    script = f"{paths}; import runpy; print(runpy.run_path({__file__!r})['once']())"
     fresh = subprocess.run(
         [sys.executable, "-c", script], check=True, capture_output=True, text=True
     )
