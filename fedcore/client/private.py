@@ -89,8 +89,8 @@ def training_key(store: Store, plan: Plan, order: TrainOrder) -> bytes:
     seeded`` they follow from the plan.
     """
     if plan.privacy.noise_source == "seeded":
-        place = (order.site, order.round_num, order.params_digest)
-        return hashlib.sha256(str(seeds.derive(plan.seed, "subject", *place)).encode()).digest()
+        number = seeds.derive(plan.seed, "subject", order.site, order.round_num)
+        return hashlib.sha256(str(number).encode()).digest()
     key = f"{_training(order.run_id)}{order.round_num:05d}-{order.params_digest}"
     return _remembered(store, key, lambda: os.urandom(32))
 
