@@ -28,6 +28,7 @@ for command in (study.demo, study.up, study.run, study.coordinate, site.client, 
     app.command()(command)
 app.add_typer(files.plan_app, name="plan")
 app.add_typer(files.keys_app, name="keys")
+app.add_typer(site.site_app, name="site")
 app.add_typer(ledger.ledger_app, name="ledger")
 app.add_typer(models.models_app, name="models")
 

@@ -16,7 +16,7 @@ from fedcore import params as flat
 from fedcore.client.inbox import Inbox
 from fedcore.client.learner import Learner
 from fedcore.client.outbox import Outbox
-from fedcore.client.private import Private, forget
+from fedcore.client.private import Private, forget_run, training_key
 from fedcore.client.secure import Partner, SecureRound
 from fedcore.client.summand import StatisticsSummand, Summand, UpdateSummand, without_modalities
 from fedcore.client.talk import Talk
@@ -135,7 +135,7 @@ class Client:
         try:
             order, order_digest = self._exchange.order(self._site, run_id, seq, self._server_key)
             if isinstance(order, FinishOrder):
-                forget(self._data, run_id)
+                forget_run(self._data, run_id)
                 return
             talk = Talk(self._exchange, order, order_digest, self._server_key)
             self._round_num = order.round_num if isinstance(order, TrainOrder) else -1
@@ -220,7 +220,8 @@ class Client:
     def _train(
         self, order: TrainOrder, digest: str, params: Params, plan: Plan, spent: dict[str, float]
     ) -> ClientUpdate:
-        update = self._learner_of(plan, spent).train(order, digest, params)
+        key = None if plan.privacy.subject is None else training_key(self._data, plan, order)
+        update = self._learner_of(plan, spent).train(order, digest, params, key)
         # What a hospital spent on other studies is its own business, and no server's.
         told = {} if self._charged is None else {"epsilon_spent": self._charged.stated}
         return replace(update, measurements={**update.measurements, **spent, **told})

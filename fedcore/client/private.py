@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
 
+from fedcore import seeds
+from fedcore.config.plan import Plan
 from fedcore.errors import OrderRefused
 from fedcore.records import EvalOrder, TrainOrder
 from fedcore.store.api import Store
@@ -74,17 +77,46 @@ class Private:
 
     def remember(self, name: str, make: Callable[[], bytes]) -> bytes:
         """What is known as ``name``; what ``make`` gives is kept if there is nothing yet."""
-        key = f"{self._place}.{name}"
-        if not self._store.exists(key):
-            self._store.create(key, make())
-        return self._store.get(key)
+        return _remembered(self._store, f"{self._place}.{name}", make)
+
+
+def training_key(store: Store, plan: Plan, order: TrainOrder) -> bytes:
+    """The 32 secret bytes that this site's noise in this round is drawn from.
+
+    One secret a round and its params, kept until the run is over: a client that was killed, and a
+    secure round begun anew, release the same noisy update again and no second one. Other params
+    have another secret, so no difference of two updates is without noise. With ``noise_source:
+    seeded`` they follow from the plan.
+    """
+    if plan.privacy.noise_source == "seeded":
+        place = (order.site, order.round_num, order.params_digest)
+        return hashlib.sha256(str(seeds.derive(plan.seed, "subject", *place)).encode()).digest()
+    key = f"{_training(order.run_id)}{order.round_num:05d}-{order.params_digest}"
+    return _remembered(store, key, lambda: os.urandom(32))
+
+
+def forget_run(store: Store, run_id: str) -> None:
+    """Delete every secret of the run, which is over."""
+    forget(store, run_id)
+    for key in list(store.list(_training(run_id))):
+        store.delete(key)
 
 
 def forget(store: Store, run_id: str, *, but: tuple[str, ...] = ()) -> None:
-    """Delete every secret of the run's rounds, ``but`` those whose keys begin so."""
+    """Delete every secret of the run's secure rounds, ``but`` those whose keys begin so."""
     for key in list(store.list(_place(run_id))):
         if not key.startswith(but) and not key.endswith((f".{_BEGUN}", f".{_OPENED}")):
             store.delete(key)
+
+
+def _remembered(store: Store, key: str, make: Callable[[], bytes]) -> bytes:
+    if not store.exists(key):
+        store.create(key, make())
+    return store.get(key)
+
+
+def _training(run_id: str) -> str:
+    return f"derivatives/fedcore/training/{run_id}/"
 
 
 def _place(run_id: str) -> str:

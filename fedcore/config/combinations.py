@@ -84,6 +84,15 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
                {"privacy": {"noise_multiplier": 1.0, "noise_by": "sites"},
                 **_secure(threshold=5)}),
     ),
+    "subject": (
+        Option("no noise by subject"),
+        Option("`privacy.subject` set", {"privacy": {"subject": {
+            "clip_norm": 1.0, "noise_multiplier": 1.0, "sampling_rate": 0.5, "steps": 1}}}),
+    ),
+    "precision": (
+        Option("float32 throughout"),
+        Option("`mixed_precision: true`", {"training": {"mixed_precision": True}}),
+    ),
     "optimiser": (
         Option("plain server step"),
         Option("`server_momentum` set", {"aggregation": {"server_momentum": 0.9}}),

@@ -40,6 +40,7 @@ def illegal_combinations(plan: Plan) -> list[str]:
         *faults,
         *_without_effect_on_the_server(plan.aggregation),
         *_against_robust_rules(plan),
+        *_against_subject_privacy(plan),
         *_against_secure_aggregation(plan),
         *_against_hidden_statistics(plan),
     ]
@@ -134,6 +135,29 @@ def _against_robust_rules(plan: Plan) -> list[str]:
         faults.append(
             f"{where}rule: {how.rule} cannot go with secure_aggregation: a sum behind masks shows "
             "no single update, so no rule can leave one out; use rule: mean, or mode: none"
+        )
+    return faults
+
+
+def _against_subject_privacy(plan: Plan) -> list[str]:
+    """What cannot go with noise at the sites that hides each subject."""
+    if plan.privacy.subject is None:
+        return []
+    where, faults = "privacy: ", []
+    if plan.privacy.noise_multiplier > 0:
+        faults.append(
+            f"{where}subject and noise_multiplier protect two units, and one plan has one epsilon; "
+            "remove noise_multiplier (for subjects), or subject (for sites)"
+        )
+    if plan.aggregation.weights != "uniform":
+        faults.append(
+            f"{where}with subject, weights: examples would tell how many subjects have which "
+            "modality, without noise; set weights: uniform"
+        )
+    if plan.training.mixed_precision:
+        faults.append(
+            f"{where}subject bounds each gradient's norm, which mixed_precision only estimates; "
+            "remove mixed_precision"
         )
     return faults
 

@@ -19,6 +19,9 @@ WEIGHT_CAP = 64
 THRESHOLD = 3
 """Of the demo's four sites, whose shares of noise are enough: one may drop out of a round."""
 
+SUBJECT_STEPS = 3
+"""Local steps a round of ``--dp subject``: 45 small ones cost no more than 15 large ones."""
+
 Fields = dict[str, Any]
 """A plan as its file has it."""
 
@@ -55,7 +58,8 @@ def plan_of(choices: Choices) -> plans.Plan:
     if choices.epsilon is not None:
         if not 0 < choices.epsilon < math.inf:
             raise ConfigError(f"--epsilon {choices.epsilon:g}: it must be above 0 and finite")
-        _site_level(fields, choices.epsilon)
+        level = _subject_level if choices.dp == "subject" else _site_level
+        level(fields, choices.epsilon)
         asked.append(f"--dp {choices.dp} --epsilon {choices.epsilon:g}")
     return plans.parse(json.dumps(fields), source=" ".join(["the plan with", *asked]))
 
@@ -76,6 +80,29 @@ def _bound_weights(fields: Fields) -> None:
     how = fields.setdefault("aggregation", {})
     if how.get("weights", "examples") == "examples":
         how.setdefault("weight_cap", WEIGHT_CAP)
+
+
+def _subject_level(fields: Fields, epsilon: float) -> None:
+    """Noise at the sites that hides one subject, calibrated for all steps, and a model for it.
+
+    All subjects are in every step: for so few of them, a sample's noise weighs more than what its
+    being secret is worth. Behind masks nothing more is needed: each update is noisy by itself.
+    """
+    privacy = fields.setdefault("privacy", {})
+    delta = privacy.get("target_delta", plans.Privacy().target_delta)
+    count = fields["rounds"] * SUBJECT_STEPS
+    noise = calibrate(epsilon, delta, count=count, unit="subject")
+    privacy["subject"] = {
+        "clip_norm": 0.5, "noise_multiplier": noise, "sampling_rate": 1.0, "steps": SUBJECT_STEPS,
+    }  # fmt: skip
+    fields["training"] = {"batch_size": 16, "optimizer": "sgd", "learning_rate": 2.0}
+    fields.setdefault("aggregation", {})["weights"] = "uniform"
+    fields["aggregation"].pop("weight_cap", None)
+    grid = fields["task"]["dataset"].get("arguments", {})
+    fields["task"]["model"] = {
+        "function": "fedcore.models.private:findings_classifier",
+        "arguments": {name: grid[name] for name in ("shape", "spacing_mm") if name in grid},
+    }
 
 
 def _site_level(fields: Fields, epsilon: float) -> None:

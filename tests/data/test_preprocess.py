@@ -12,7 +12,8 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from fedcore.data import preprocess
-from fedcore.data.preprocess import Grid, centred_grid, normalise, resample
+from fedcore.data.intensities import normalise
+from fedcore.data.preprocess import Grid, centred_grid, resample
 from fedcore.errors import DataError
 
 RNG = np.random.default_rng(1)
