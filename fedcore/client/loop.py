@@ -207,7 +207,7 @@ class Client:
                 yield train()
                 return
             change = self._change(order, params, plan, spent)
-            secret = Private(self._data, order, talk.order_digest).noise_key
+            secret = partial(training_key, self._data, plan, order)
             summand = UpdateSummand(plan, order, params, change, train, secret)
         if self._partner is None:
             raise OrderRefused(

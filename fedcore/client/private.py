@@ -10,14 +10,12 @@ from collections.abc import Callable, Sequence
 from fedcore import seeds
 from fedcore.config.plan import Plan
 from fedcore.errors import OrderRefused
+from fedcore.privacy.secagg.secrets import context_of, derive
 from fedcore.records import EvalOrder, TrainOrder
 from fedcore.store.api import Store
 
 _BEGUN, _OPENED = "order", "opened"
 """These hold no secret, and are kept."""
-
-_NOISE = "noise"
-"""Of a round, and not of one attempt at it."""
 
 
 class Private:
@@ -43,7 +41,7 @@ class Private:
         begun_by = self.remember(_BEGUN, lambda: self._order_digest)
         if begun_by != self._order_digest:
             raise OrderRefused("this attempt at the round was begun by another order before")
-        forget(self._store, self._run_id, but=(f"{self._place}.", f"{self._round}.{_NOISE}"))
+        forget(self._store, self._run_id, but=self._place)
 
     def open_for(self, survivors: Sequence[str]) -> None:
         """Help to open the sum over these sites, and over no others in this round, ever.
@@ -59,22 +57,6 @@ class Private:
                 "of two sums would be a site's update; the round needs the same sites again"
             )
 
-    def noise_key(self) -> bytes:
-        """32 random bytes that the site's noise in this round is drawn from, in every attempt.
-
-        Noise drawn anew for a sum that was opened before would be a second look at it. Raises
-        OrderRefused for a round that was opened and is over.
-        """
-        key = f"{self._round}.{_NOISE}"
-        if not self._store.exists(key):
-            if self._store.exists(f"{self._round}.{_OPENED}"):
-                raise OrderRefused(
-                    "this site helped to open the round's sum before, and has forgotten its noise "
-                    "since: with other noise, the sum would be shown twice"
-                )
-            self._store.create(key, os.urandom(32))
-        return self._store.get(key)
-
     def remember(self, name: str, make: Callable[[], bytes]) -> bytes:
         """What is known as ``name``; what ``make`` gives is kept if there is nothing yet."""
         return _remembered(self._store, f"{self._place}.{name}", make)
@@ -86,13 +68,21 @@ def training_key(store: Store, plan: Plan, order: TrainOrder) -> bytes:
     One secret a round and its params, kept until the run is over: a client that was killed, and a
     secure round begun anew, release the same noisy update again and no second one. Other params
     have another secret, so no difference of two updates is without noise. With ``noise_source:
-    seeded`` they follow from the plan.
+    seeded`` they follow from the plan. Raises OrderRefused for a secure round that was opened
+    before and has no secret now: with other noise, its sum would be shown a second time.
     """
     if plan.privacy.noise_source == "seeded":
         place = (order.site, order.round_num, order.params_digest)
         return hashlib.sha256(str(seeds.derive(plan.seed, "subject", *place)).encode()).digest()
     key = f"{_training(order.run_id)}{order.round_num:05d}-{order.params_digest}"
-    return _remembered(store, key, lambda: os.urandom(32))
+    opened = f"{_place(order.run_id)}{order.round_num:05d}.{_OPENED}"
+    if not store.exists(key) and store.exists(opened):
+        raise OrderRefused(
+            "this site helped to open the round's sum before, from other params or with noise that "
+            "it has forgotten since: with other noise, it would be shown a second time"
+        )
+    secret = _remembered(store, key, lambda: os.urandom(32))
+    return derive(secret, "noise", context_of(*order.names_update()))
 
 
 def forget_run(store: Store, run_id: str) -> None:
@@ -102,10 +92,11 @@ def forget_run(store: Store, run_id: str) -> None:
         store.delete(key)
 
 
-def forget(store: Store, run_id: str, *, but: tuple[str, ...] = ()) -> None:
-    """Delete every secret of the run's secure rounds, ``but`` those whose keys begin so."""
+def forget(store: Store, run_id: str, *, but: str | None = None) -> None:
+    """Delete every secret of the run's secure rounds, except those of the one in progress."""
     for key in list(store.list(_place(run_id))):
-        if not key.startswith(but) and not key.endswith((f".{_BEGUN}", f".{_OPENED}")):
+        current = but is not None and key.startswith(f"{but}.")
+        if not current and not key.endswith((f".{_BEGUN}", f".{_OPENED}")):
             store.delete(key)
 
 

@@ -15,8 +15,7 @@ import pytest
 import toy
 
 from fedcore import params as flat
-from fedcore.client.private import Private, forget
-from fedcore.client.summand import share_key
+from fedcore.client.private import forget_run, training_key
 from fedcore.errors import QuorumNotReached
 from fedcore.params import Params
 from fedcore.records import ClientUpdate
@@ -90,9 +89,9 @@ def test_once_its_noise_is_forgotten_an_opened_round_is_not_done_again() -> None
     store, data = MemoryStore(), toy.site_stores()
     mean_of_round(store, toy.InlineLauncher(store, data), "noisy")
     for of in data.values():
-        forget(of, "run-1")  # as the next round, or the end of the run, makes them
+        forget_run(of, "run-1")  # as the end of the run makes them
     deny_that_it_was_opened(store, "noisy")
-    with pytest.raises(QuorumNotReached, match="forgotten its noise"):
+    with pytest.raises(QuorumNotReached, match="noise that it has forgotten"):
         mean_of_round(store, toy.InlineLauncher(store, data), "noisy")
 
 
@@ -101,10 +100,11 @@ def test_from_other_params_the_same_round_has_other_noise() -> None:
     store, data = MemoryStore(), toy.site_stores()
     run = toy.open_toy(store, secure("noisy"))
     order = toy.orders.train_orders(run, 0)[0]
-    private = Private(data["east"], order, "digest")
-    of = [order, replace(order, attempt=1, seq=7), replace(order, params_digest="others")]
-    keys = [share_key(run.plan, one, private.noise_key) for one in of]
-    assert keys[0] == keys[1] != keys[2]
+    of = [order, replace(order, attempt=1, seq=7), replace(order, params_digest="others"),
+          replace(order, nonce="another run of this name")]  # fmt: skip
+    keys = [training_key(data["east"], run.plan, one) for one in of]
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
 
 
 def test_under_another_runs_name_the_difference_is_the_sites_update() -> None:
