@@ -17,6 +17,7 @@ from typing import Protocol
 
 from fedcore.errors import ConfigError, DataError
 from fedcore.imports.reasons import Reason, Unfit
+from fedcore.settings import dicomweb_settings
 
 _MAX_FILES, _MAX_BYTES, _MAX_RATIO = 1_000_000, 200 * 2**30, 200
 _RATIO_FROM = 2**20  # bytes: small files may shrink as they like
@@ -98,7 +99,12 @@ def open_source(text: str) -> Source:
     if text.startswith(("http://", "https://")):
         from fedcore.imports.dicomweb import Dicomweb
 
-        return Dicomweb(text)
+        known = dicomweb_settings()
+        password, token = (
+            word.get_secret_value() if word is not None else None
+            for word in (known.password, known.token)
+        )
+        return Dicomweb(text, known.user, password, token)
     path = Path(text)
     if path.is_dir():
         return Folder(path)

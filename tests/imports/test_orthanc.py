@@ -21,6 +21,7 @@ from fedcore.imports.dicomweb import Dicomweb
 from fedcore.imports.job import run
 from fedcore.imports.rules import load
 from fedcore.imports.run import Importer
+from fedcore.imports.sources import open_source
 from fedcore.store.memory import MemoryStore
 
 ORTHANC = shutil.which("Orthanc", path="/usr/sbin:/usr/bin:/usr/local/sbin")
@@ -73,10 +74,15 @@ def send(pacs: str, *stacks: list[object]) -> None:
             answer.raise_for_status()
 
 
-def test_a_pacs_gives_what_a_folder_gives(pacs: str, tmp_path: Path) -> None:
+def test_a_pacs_gives_what_a_folder_gives(
+    pacs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stacks = [series("CT"), series("MR", study="b"), series("MR", patient="2")[:4]]
     send(pacs, *stacks)
-    source = Dicomweb(f"{pacs}/dicom-web", "importer", "word")
+    monkeypatch.setenv("FEDCORE_DICOMWEB_USER", "importer")
+    monkeypatch.setenv("FEDCORE_DICOMWEB_PASSWORD", "word")
+    source = open_source(f"{pacs}/dicom-web")
+    assert "word" not in repr(source)
     store = MemoryStore()
 
     def again() -> dict[str, int]:
