@@ -98,7 +98,8 @@ def _train_and_score(plan: Plan, where: Sites, only: str | None) -> float | None
     """Macro AUC of a model trained at the site ``only``, or on all sites' data if None."""
     data = _datasets(plan.canonical().decode(), where)
     chosen = [only] if only is not None else list(data)
-    training = plan.training.model_copy(update={"epochs": plan.training.epochs * plan.rounds})
+    one_model = {"epochs": plan.training.epochs * plan.rounds, "local": [], "local_epochs": 0}
+    training = plan.training.model_copy(update=one_model)
     module = build_model(plan)
     result = local.train(
         module,

@@ -12,11 +12,12 @@ from typing import Any
 from fedcore import params as flat
 from fedcore import seeds
 from fedcore.aggregation import weights
+from fedcore.client.personal import Personal
 from fedcore.compression.codec import codec
 from fedcore.config.functions import resolve
 from fedcore.config.plan import Plan
 from fedcore.data.site import Files, SiteData
-from fedcore.errors import DataError
+from fedcore.errors import DataError, OrderRefused
 from fedcore.models.initial import build_model
 from fedcore.params import Params
 from fedcore.privacy import clipping
@@ -43,22 +44,33 @@ class Learner:
         self._left_out = _left_out(self._data)
         self._inputs: dict[int, Mapping[str, tuple[int, ...]]] = {}
         self._module = build_model(plan)
+        begin = state.get_params(self._module)
+        self._local = {name: a for name, a in begin.items() if plan.training.stays(name)}
         self._loss: Callable[..., Any] = resolve(plan.task.loss)
 
     def train(
-        self, order: TrainOrder, digest: str, params: Params, noise_key: bytes | None = None
+        self,
+        order: TrainOrder,
+        digest: str,
+        params: Params,
+        noise_key: bytes | None = None,
+        personal: Personal | None = None,
     ) -> ClientUpdate:
         """Train from ``params``; the update is clipped and coded as the plan says.
 
         ``noise_key``: the secret of this round, which a plan with ``privacy.subject`` needs.
+        ``personal``: where the params that stay here are kept, if the plan has such.
         Raises DataError if the site has no training subject.
         """
         plan, started = self._plan, time.perf_counter()
         dataset = self._dataset("train")
-        state.load_params(self._module, params)
+        state.load_params(self._module, self._own(params, personal))
         seed = seeds.derive(plan.seed, "train", order.site, order.round_num)
         result = self._trained(dataset, seed, noise_key)
-        update = flat.only(flat.subtract(result.params, params), result.trained)
+        if personal is not None:
+            personal.keep({n: array for n, array in result.params.items() if n not in params})
+        shared = {name: result.params[name] for name in params}
+        update = flat.only(flat.subtract(shared, params), result.trained)
         norm = clipping.l2_norm(update)
         factor = clipping.factor(norm, plan.privacy.clip_norm)
         clipped = {name: array * factor for name, array in update.items()} if factor < 1 else update
@@ -68,7 +80,7 @@ class Learner:
             seq=order.seq,
             order_digest=digest,
             update=codec(plan.compression.codec).encode(clipped),
-            weights=self._weights(result.trained),
+            weights=self._weights({m: result.trained[m] for m in flat.modules(update)}),
             num_examples=result.num_examples,
             data=self._summary_of_training(dataset),
             measurements={
@@ -79,16 +91,23 @@ class Learner:
         )
 
     def evaluate(
-        self, order: EvalOrder, digest: str, params: Params, model: bytes | None
+        self,
+        order: EvalOrder,
+        digest: str,
+        params: Params,
+        model: bytes | None,
+        personal: Personal | None = None,
     ) -> Evaluation:
         """Additive statistics of ``params`` on the order's split, and the export's deviation.
 
-        Raises DataError if the split has fewer subjects than the site reports on.
+        ``personal``: where the params that stay here are kept, if the plan has such. The
+        statistics are of the model with them; the export lacks them, and so does what it is
+        compared with. Raises DataError if the split has fewer subjects than the site reports on.
         """
         started = time.perf_counter()
         self.check(order.split)
         dataset = self._dataset(order.split)
-        state.load_params(self._module, params)
+        state.load_params(self._module, self._own(params, personal))
         scores, targets = local.predict(self._module, dataset, self._plan.training)
         statistics = resolve(self._plan.task.metrics.collect)(
             scores,
@@ -99,6 +118,7 @@ class Learner:
         )
         measurements = {"seconds.evaluate": time.perf_counter() - started}
         if model is not None:
+            state.load_params(self._module, {**self._local, **params})
             examples, _ = local.first_batch(dataset, self._plan.training)
             deviation = onnx.parity(
                 self._module, model, examples, tuple(self._plan.task.modalities)
@@ -125,6 +145,22 @@ class Learner:
                 "reported on",
                 reason=f"fewer than {self._min_cell} subjects in the {split} split",
             )
+
+    def _own(self, params: Params, personal: Personal | None) -> Params:
+        """The server's params, and those that stay here: as they were kept, or as all begin.
+
+        Raises OrderRefused if the server names one that stays: its change would be an answer.
+        """
+        if not self._plan.training.local:
+            return params
+        if personal is None:
+            raise ValueError("training.local needs personal, where its params are kept")
+        asked = sorted(set(params) & set(self._local))
+        if asked:
+            raise OrderRefused(
+                f"the server's params hold {asked[0]!r}, which stays at the site (training.local)"
+            )
+        return {**self._local, **personal.before(), **params}
 
     def _dataset(self, split: Split) -> Any:
         try:

@@ -16,6 +16,7 @@ from fedcore import params as flat
 from fedcore.client.inbox import Inbox
 from fedcore.client.learner import Learner
 from fedcore.client.outbox import Outbox
+from fedcore.client.personal import Personal
 from fedcore.client.private import Private, forget, training_key
 from fedcore.client.secure import Partner, SecureRound
 from fedcore.client.summand import StatisticsSummand, Summand, UpdateSummand, without_modalities
@@ -221,7 +222,8 @@ class Client:
         self, order: TrainOrder, digest: str, params: Params, plan: Plan, spent: dict[str, float]
     ) -> ClientUpdate:
         key = None if plan.privacy.subject is None else training_key(self._data, plan, order)
-        update = self._learner_of(plan, spent).train(order, digest, params, key)
+        personal = self._personal(order, plan)
+        update = self._learner_of(plan, spent).train(order, digest, params, key, personal)
         # What a hospital spent on other studies is its own business, and no server's.
         told = {} if self._charged is None else {"epsilon_spent": self._charged.stated}
         return replace(update, measurements={**update.measurements, **spent, **told})
@@ -230,11 +232,16 @@ class Client:
         self, order: EvalOrder, digest: str, params: Params, model: bytes | None, plan: Plan,
         spent: dict[str, float],
     ) -> Evaluation:  # fmt: skip
-        evaluation = self._learner_of(plan, spent).evaluate(order, digest, params, model)
+        personal = self._personal(order, plan)
+        learner = self._learner_of(plan, spent)
+        evaluation = learner.evaluate(order, digest, params, model, personal)
         data = evaluation.data
         if plan.secure_aggregation.mode != "none":
             data = without_modalities(data)
         return replace(evaluation, data=data, measurements={**evaluation.measurements, **spent})
+
+    def _personal(self, order: TrainOrder | EvalOrder, plan: Plan) -> Personal | None:
+        return Personal(self._data, order) if plan.training.local else None
 
     def _change(
         self, order: TrainOrder, params: Params, plan: Plan, spent: dict[str, float]

@@ -103,6 +103,12 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
         Option("FedAvg"),
         Option("FedProx (`proximal_mu` set)", {"training": {"proximal_mu": 0.01}}),
     ),
+    "local": (
+        Option("every param shared"),
+        Option("FedBN (`training.local` set)", {"training": {"local": ["*.norm.*"]}}),
+        Option("FedRep (`training.local` and `local_epochs` set)",
+               {"training": {"local": ["head.*"], "local_epochs": 1}}),
+    ),
     "codec": (
         Option("`codec: float32`"),
         Option("`codec: float16`", {"compression": {"codec": "float16"}}),

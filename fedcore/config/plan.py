@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -185,11 +186,23 @@ class Training(Section):
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     proximal_mu: float = Field(default=0.0, ge=0, description="FedProx (Li et al. 2020); 0 = off")
+    local: list[str] = Field(
+        default=[], description="patterns of names of params that stay at the site: never sent, "
+        "never averaged. FedBN: the normalisation's; FedRep: the head's"
+    )  # fmt: skip
+    local_epochs: int = Field(
+        default=0, ge=0, description="FedRep: epochs over the local params alone, before `epochs` "
+        "over the shared ones alone; 0 = all params together"
+    )  # fmt: skip
     device: Literal["auto", "cpu", "cuda"] = "auto"
     mixed_precision: bool = False
     threads: int = Field(
         default=1, ge=1, description="CPU threads; part of the plan because sums depend on it"
     )
+
+    def stays(self, name: str) -> bool:
+        """Whether the param of this name stays at the site."""
+        return any(fnmatchcase(name, pattern) for pattern in self.local)
 
 
 class Aggregation(Section):

@@ -36,6 +36,11 @@ def illegal_combinations(plan: Plan) -> list[str]:
         faults.append("gates: max_group_gap needs task.groups to compare; name them or remove it")
     if plan.training.mixed_precision and plan.training.device == "cpu":
         faults.append("training: mixed_precision is for GPUs; remove it or set device: auto")
+    if plan.training.local_epochs > 0 and not plan.training.local:
+        faults.append(
+            "training: local_epochs has no effect without training.local, the params that it is "
+            "for; name them, or remove it"
+        )
     return [
         *faults,
         *_without_effect_on_the_server(plan.aggregation),
@@ -153,6 +158,11 @@ def _against_subject_privacy(plan: Plan) -> list[str]:
         faults.append(
             f"{where}with subject, weights: examples would tell how many subjects have which "
             "modality, without noise; set weights: uniform"
+        )
+    if plan.training.local_epochs > 0:
+        faults.append(
+            f"{where}subject counts steps over all params together, and local_epochs would be "
+            "others; remove local_epochs"
         )
     if plan.training.mixed_precision:
         faults.append(

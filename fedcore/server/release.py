@@ -23,7 +23,7 @@ from fedcore.registry.api import Registry
 from fedcore.server.run import Run, load_state, record_of
 from fedcore.store import blobs
 from fedcore.store.api import Store
-from fedcore.training.state import load_params
+from fedcore.training.state import get_params, load_params
 
 
 def export(run: Run) -> str:
@@ -38,7 +38,8 @@ def export(run: Run) -> str:
         pass
     module = build_model(run.plan)
     final = load_state(run, run.plan.rounds)
-    load_params(module, final.params)
+    # What stays at the sites is here as the plan begins with it, and ``judge`` says so.
+    load_params(module, {**get_params(module), **final.params})
     task = run.plan.task
     model = onnx.export(
         module,
@@ -66,9 +67,9 @@ def judge(run: Run, evaluation: EvaluationRecord) -> Verdict:
     figures = judge_figures(
         run.plan.gates.asked(), evaluation.summary, evaluation.sites, run.population
     )
-    check = _parity_check(evaluation)
-    reasons = figures.reasons if check.passed else (*figures.reasons, check.reason)
-    verdict = Verdict(figures.passed and check.passed, reasons, (*figures.checks, check))
+    checks = [_parity_check(evaluation), *_wholeness_check(run.plan)]
+    reasons = (*figures.reasons, *(check.reason for check in checks if not check.passed))
+    verdict = Verdict(not reasons, reasons, (*figures.checks, *checks))
     run.exchange.create_record(run.run_id, "verdict", verdict)
     return run.exchange.record(run.run_id, "verdict", Verdict) or verdict
 
@@ -158,6 +159,18 @@ def _example(run: Run) -> Any:
         for name, shape in shapes.items()
     }
     return tensors["input"] if set(tensors) == {"input"} else tensors
+
+
+def _wholeness_check(plan: Plan) -> list[Check]:
+    """Nothing is promoted that was not judged: the sites' figures are of their own params too."""
+    patterns = plan.training.local
+    if not patterns:
+        return []
+    reason = (
+        f"params stay at the sites (training.local: {', '.join(patterns)}): the figures are of "
+        "each site's own model, and the export, which lacks them, is none of those"
+    )
+    return [Check("whole_model", 0.0, float(len(patterns)), False, reason)]
 
 
 def _parity_check(evaluation: EvaluationRecord) -> Check:

@@ -11,6 +11,7 @@ McMahan et al. 2018 (https://arxiv.org/abs/1710.06963). No I/O and no clock in h
 
 from __future__ import annotations
 
+import fnmatch
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -142,16 +143,31 @@ def advance(plan: Plan, state: ServerState, summed: Sum) -> ServerState:
 
 
 def initial_state(plan: Plan, params: Params) -> ServerState:
-    """The state of round 0."""
+    """The state of round 0: of the params that the sites share.
+
+    Raises ConfigError if they share none, or a pattern of ``training.local`` names none.
+    """
     adaptive = plan.privacy.adaptive
     clip_norm = None if adaptive is None else adaptive.initial or plan.privacy.clip_norm
-    return ServerState(0, params, _optimizer(plan.aggregation).init(params), clip_norm)
+    shared = _shared(plan, params)
+    return ServerState(0, shared, _optimizer(plan.aggregation).init(shared), clip_norm)
 
 
 def step(plan: Plan, state: ServerState, arrivals: Iterable[Arrival]) -> tuple[ServerState, Sum]:
     """A whole round in memory: the next state, and what went into it."""
     summed = accumulate(plan, state, arrivals)
     return advance(plan, state, summed), summed
+
+
+def _shared(plan: Plan, params: Params) -> Params:
+    way_out = f"correct it; the model's params are: {', '.join(sorted(params))}"
+    for pattern in plan.training.local:
+        if not fnmatch.filter(params, pattern):
+            raise ConfigError(f"training: local: no param's name matches {pattern!r}; {way_out}")
+    shared = {name: array for name, array in params.items() if not plan.training.stays(name)}
+    if not shared:
+        raise ConfigError(f"training: local leaves no param for the sites to share; {way_out}")
+    return shared
 
 
 def _clip_norm(plan: Plan, state: ServerState) -> float | None:

@@ -78,7 +78,8 @@ def train(
         buffers = [buffer.clone() for buffer in module.buffers()]
         with _Gradients(module, loss, privacy, compute, training.batch_size, ghost) as gradients:
             trainable = gradients.trainable
-            start = {name: parameter.detach().clone() for name, parameter in trainable.items()}
+            shared = {name: p for name, p in trainable.items() if not training.stays(name)}
+            start = {name: parameter.detach().clone() for name, parameter in shared.items()}
             optimizer = local.optimizer(list(trainable.values()), training)
             for _ in range(privacy.steps):
                 chosen = np.flatnonzero(uniforms(len(dataset)) < privacy.sampling_rate)
@@ -88,7 +89,7 @@ def train(
                     noise = torch.from_numpy(normals(parameter.numel())).view(parameter.shape)
                     total = sums[name].cpu() + privacy.noise_multiplier * privacy.clip_norm * noise
                     parameter.grad = (total / expected).to(parameter)
-                _add_proximal(trainable, start, training.proximal_mu)
+                _add_proximal(shared, start, training.proximal_mu)
                 optimizer.step()
         _require_unchanged(module, buffers)
         params = get_params(module)

@@ -71,14 +71,16 @@ def train(
         loader = _loader(dataset, training.batch_size, order=order, pin_memory=compute.is_gpu)
         compute.place(module)
         module.train()
-        trainer = _Trainer(module, loss, training, compute)
-        losses, trained = [], Counter[str]()
-        for epoch in range(training.epochs):
-            mean, reached = trainer.epoch(loader, epoch)
-            losses.append(mean)
-            trained |= reached
+        losses, trained, steps = list[float](), Counter[str](), 0
+        for epochs, chosen in _phases(module, training):
+            trainer = _Trainer(module, loss, training, compute, chosen)
+            for _ in range(epochs):
+                mean, reached = trainer.epoch(loader, len(losses))
+                losses.append(mean)
+                trained |= reached
+            steps += trainer.steps
         params = get_params(module)
-    measurements = {"loss": losses[-1], "loss_first": losses[0], "steps": float(trainer.steps)}
+    measurements = {"loss": losses[-1], "loss_first": losses[0], "steps": float(steps)}
     return TrainResult(params, dict(sorted(trained.items())), len(dataset), measurements)
 
 
@@ -138,13 +140,42 @@ def require_examples(dataset: Examples) -> None:
         )
 
 
-class _Trainer:
-    """The state of one local training: optimiser, scaler, the point it started from."""
+def _phases(module: nn.Module, training: Training) -> list[tuple[int, set[str]]]:
+    """Epochs, and the names of the parameters that they train, one phase after the other.
 
-    def __init__(self, module: nn.Module, loss: Loss, training: Training, compute: Compute) -> None:
+    With ``local_epochs`` those of FedRep (Collins et al. 2021, Algorithm 1,
+    https://arxiv.org/abs/2102.07078): the local ones on the shared ones as they came, then the
+    shared ones on that. Raises ConfigError if a phase has nothing to train.
+    """
+    names = {name for name, p in module.named_parameters() if p.requires_grad}
+    if training.local_epochs == 0:
+        return [(training.epochs, names)]
+    local = {name for name in names if training.stays(name)}
+    for what, chosen in (("no", local), ("every", names - local)):
+        if not chosen:
+            raise ConfigError(
+                f"training: local_epochs with {what} trainable parameter among training.local; "
+                "correct the patterns, or remove local_epochs"
+            )
+    return [(training.local_epochs, local), (training.epochs, names - local)]
+
+
+class _Trainer:
+    """The state of one phase: optimiser, scaler, the point it started from.
+
+    Of the module's parameters only the ``chosen`` require a gradient from here on.
+    """
+
+    def __init__(
+        self, module: nn.Module, loss: Loss, training: Training, compute: Compute, chosen: set[str]
+    ) -> None:
         self.module, self.loss, self.compute = module, loss, compute
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(name in chosen)
         self.trainable = {n: p for n, p in module.named_parameters() if p.requires_grad}
-        self.start = {name: p.detach().clone() for name, p in self.trainable.items()}
+        # A local parameter has no global one to stay near.
+        shared = {name: p for name, p in self.trainable.items() if not training.stays(name)}
+        self.start = {name: p.detach().clone() for name, p in shared.items()}
         self.objective = proximal(training.proximal_mu) if training.proximal_mu > 0 else None
         self.optimizer = optimizer(list(self.trainable.values()), training)
         self.scaler = compute.scaler()
@@ -179,8 +210,9 @@ class _Trainer:
         self.moved |= reached
         if self.objective is not None:
             # Elsewhere its gradient is zero; adding it would make those modules look trained.
-            moved = {n: p for n, p in self.trainable.items() if module_of(n) in self.moved}
-            self.scaler.scale(self.objective(moved, self.start)).backward()  # type: ignore[no-untyped-call]
+            moved = {n: self.trainable[n] for n in self.start if module_of(n) in self.moved}
+            if moved:
+                self.scaler.scale(self.objective(moved, self.start)).backward()  # type: ignore[no-untyped-call]
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.steps += 1

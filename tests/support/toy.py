@@ -49,6 +49,14 @@ def model(task: Task) -> nn.Module:
     return nn.Sequential(OrderedDict(layers))
 
 
+def normalised(task: Task) -> nn.Module:
+    """As ``model``, with batch normalisation between the two."""
+    from collections import OrderedDict
+
+    layers = {"body": nn.Linear(3, 4), "norm": nn.BatchNorm1d(4), "head": nn.Linear(4, 2)}
+    return nn.Sequential(OrderedDict(layers))
+
+
 def dataset(site: SiteData) -> dict[str, TensorDataset]:
     """Rows of ``table.csv``: three features and a label; every fourth is held out."""
     rows = list(csv.reader(io.StringIO(site.files.get("table.csv").decode())))
