@@ -149,6 +149,8 @@ class ClientUpdate:
 
     ``update`` holds float32 arrays of the modules that the site trained, and no others;
     ``weights`` gives each of those modules its weight in the mean (not ``num_examples``).
+    ``steps``: module → by how many local steps the update was divided, where the plan has the
+    server multiply by a mean of them (``aggregation.nova``).
     """
 
     site: str
@@ -160,6 +162,7 @@ class ClientUpdate:
     num_examples: int
     data: DataSummary
     measurements: Mapping[str, float] = field(default_factory=dict)
+    steps: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

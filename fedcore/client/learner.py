@@ -11,13 +11,13 @@ from typing import Any
 
 from fedcore import params as flat
 from fedcore import seeds
-from fedcore.aggregation import weights
+from fedcore.aggregation import nova, weights
 from fedcore.client.personal import Personal
 from fedcore.compression.codec import codec
 from fedcore.config.functions import resolve
 from fedcore.config.plan import Plan
 from fedcore.data.site import Files, SiteData
-from fedcore.errors import DataError, OrderRefused
+from fedcore.errors import ConfigError, DataError, OrderRefused
 from fedcore.models.initial import build_model
 from fedcore.params import Params
 from fedcore.privacy import clipping
@@ -70,7 +70,8 @@ class Learner:
         if personal is not None:
             personal.keep({n: array for n, array in result.params.items() if n not in params})
         shared = {name: result.params[name] for name in params}
-        update = flat.only(flat.subtract(shared, params), result.trained)
+        moved = flat.only(flat.subtract(shared, params), result.trained)
+        update, steps = self._by_the_step(moved, result.steps)
         norm = clipping.l2_norm(update)
         factor = clipping.factor(norm, plan.privacy.clip_norm)
         clipped = {name: array * factor for name, array in update.items()} if factor < 1 else update
@@ -88,6 +89,7 @@ class Learner:
                 "update_norm": norm,
                 "seconds.train": time.perf_counter() - started,
             },
+            steps=steps,
         )
 
     def evaluate(
@@ -190,6 +192,32 @@ class Learner:
         if noise_key is None:
             raise ValueError("privacy.subject needs a noise_key")
         return dpsgd.train(*given, subject, key=noise_key, seed=seed)
+
+    def _by_the_step(
+        self, update: Params, steps: Mapping[str, int]
+    ) -> tuple[Params, dict[str, float]]:
+        """The update as the plan normalises it, and by what the server is to multiply if it is.
+
+        Raises ConfigError where the update holds what no step of the optimiser moved.
+        """
+        training, rule = self._plan.training, self._plan.aggregation
+        if rule.normalise == "none":
+            return update, {}
+        statistics = sorted(set(update) - {name for name, _ in self._module.named_parameters()})
+        if statistics:
+            raise ConfigError(
+                f"aggregation: normalise: {statistics[0]!r} is a running statistic, which is not a "
+                "sum of steps; keep it at the sites (training.local), or use GroupNorm"
+            )
+        lengths = {
+            module: nova.length(
+                max(1, steps.get(module, 0)), training.learning_rate, training.proximal_mu
+            )
+            for module in flat.modules(update)
+        }
+        wanted = rule.effective_steps
+        factors = {module: (wanted or 1.0) / length for module, length in lengths.items()}
+        return nova.scale(update, factors), lengths if wanted is None else {}
 
     def _summary_of_training(self, dataset: Any) -> DataSummary:
         """With ``privacy.subject``, not how many training subjects have which modality."""

@@ -103,6 +103,14 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
         Option("FedAvg"),
         Option("FedProx (`proximal_mu` set)", {"training": {"proximal_mu": 0.01}}),
     ),
+    "normalise": (
+        Option("an update as long as it is"),
+        Option("FedNova (`normalise: steps`)",
+               {"training": {"optimizer": "sgd"}, "aggregation": {"normalise": "steps"}}),
+        Option("FedNova with `effective_steps`",
+               {"training": {"optimizer": "sgd"},
+                "aggregation": {"normalise": "steps", "effective_steps": 10}}),
+    ),
     "local": (
         Option("every param shared"),
         Option("FedBN (`training.local` set)", {"training": {"local": ["*.norm.*"]}}),

@@ -217,6 +217,14 @@ class Aggregation(Section):
     byzantine: int | None = Field(
         default=None, ge=1, description="krum, multi_krum: how many sites may lie (f of n >= 2f+3)"
     )
+    normalise: Literal["none", "steps"] = Field(
+        default="none", description="steps: an update counts by the local step (FedNova, Wang et "
+        "al. 2020), so that sites that take more do not pull the model their way"
+    )  # fmt: skip
+    effective_steps: float | None = Field(
+        default=None, gt=0, description="normalise: how many steps a round goes then; unset = the "
+        "weighted mean of the sites'"
+    )  # fmt: skip
     weights: Literal["examples", "uniform"] = "examples"
     weight_cap: float | None = Field(
         default=None, gt=0, description="examples above this count as this many; bounds the weight"

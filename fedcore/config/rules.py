@@ -45,6 +45,7 @@ def illegal_combinations(plan: Plan) -> list[str]:
         *faults,
         *_without_effect_on_the_server(plan.aggregation),
         *_against_robust_rules(plan),
+        *_against_normalising(plan),
         *_against_subject_privacy(plan),
         *_against_secure_aggregation(plan),
         *_against_hidden_statistics(plan),
@@ -140,6 +141,39 @@ def _against_robust_rules(plan: Plan) -> list[str]:
         faults.append(
             f"{where}rule: {how.rule} cannot go with secure_aggregation: a sum behind masks shows "
             "no single update, so no rule can leave one out; use rule: mean, or mode: none"
+        )
+    return faults
+
+
+def _against_normalising(plan: Plan) -> list[str]:
+    """What cannot go with updates by the local step (FedNova), or would do nothing."""
+    how, where = plan.aggregation, "aggregation: "
+    if how.normalise == "none":
+        idle = how.effective_steps is not None
+        told = f"{where}effective_steps has no effect without normalise: steps; remove it"
+        return [told] if idle else []
+    faults = []
+    if plan.training.optimizer != "sgd":
+        faults.append(
+            f"{where}normalise: steps needs training.optimizer: sgd, because with "
+            f"{plan.training.optimizer} no number says how much each step weighs; use sgd"
+        )
+    if plan.privacy.subject is not None:
+        faults.append(
+            f"{where}normalise has no effect with privacy.subject, where every site takes as many "
+            "steps; remove it"
+        )
+    if how.effective_steps is not None:
+        return faults
+    unset = f"{where}normalise: steps without effective_steps multiplies by the sites' mean steps, "
+    if plan.privacy.noise_multiplier > 0:
+        faults.append(f"{unset}which no noise protects; set effective_steps, or remove the noise")
+    if plan.secure_aggregation.mode != "none":
+        faults.append(f"{unset}which secure_aggregation keeps from the server; set effective_steps")
+    if how.rule != "mean":
+        faults.append(
+            f"{unset}which one site that lies moves as far as it likes, whatever the rule: "
+            f"{how.rule} leaves out; set effective_steps"
         )
     return faults
 

@@ -14,14 +14,14 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedcore import params as flat
-from fedcore.aggregation import mean, robust, server_opt, weights
+from fedcore.aggregation import mean, nova, robust, server_opt, weights
 from fedcore.compression.codec import codec
 from fedcore.config.plan import Aggregation, Plan
 from fedcore.errors import ConfigError, UpdateRejected
@@ -75,6 +75,7 @@ class Sum:
 
     ``weights``: site → module → weight; 0 if the plan's rule left the update out for that module.
     ``within``: how many updates were no longer than the clip norm, where the server clips.
+    ``steps``: site → module → how many local steps long, where updates came by the step.
     """
 
     total: mean.Sums
@@ -83,6 +84,7 @@ class Sum:
     data: Mapping[str, DataSummary]
     measurements: Mapping[str, Mapping[str, float]]
     within: int = 0
+    steps: Mapping[str, nova.Lengths] = field(default_factory=dict)
 
 
 def accumulate(plan: Plan, state: ServerState, arrivals: Iterable[Arrival]) -> Sum:
@@ -99,6 +101,7 @@ def accumulate(plan: Plan, state: ServerState, arrivals: Iterable[Arrival]) -> S
     rejected: dict[str, str] = {}
     data: dict[str, DataSummary] = {}
     measurements: dict[str, Mapping[str, float]] = {}
+    steps: dict[str, nova.Lengths] = {}
     within = 0
     for site, arrival in arrivals:
         try:
@@ -113,11 +116,11 @@ def accumulate(plan: Plan, state: ServerState, arrivals: Iterable[Arrival]) -> S
         else:
             held[site] = robust.Contribution(update, reply.weights, scale)
         counted[site], data[site] = reply.weights, reply.data
-        measurements[site] = reply.measurements
+        measurements[site], steps[site] = reply.measurements, reply.steps
     if rule is not None:
         total, kept = robust.aggregate(rule, held)
         counted.update(kept)
-    return Sum(total, counted, rejected, data, measurements, within)
+    return Sum(total, counted, rejected, data, measurements, within, steps)
 
 
 def advance(plan: Plan, state: ServerState, summed: Sum) -> ServerState:
@@ -137,6 +140,8 @@ def advance(plan: Plan, state: ServerState, summed: Sum) -> ServerState:
         stddev = gaussian.stddev(privacy.noise_multiplier, clip_norm, max_weight=1.0)
         sums = gaussian.add_noise(sums, stddev, normals)
     mean_update = mean.divide(sums, summed.total.weights)
+    if _told_in_steps(rule):
+        mean_update = nova.scale(mean_update, nova.effective(summed.weights, summed.steps))
     params, optimizer_state = _optimizer(rule).apply(state.params, mean_update, state.optimizer)
     following = _adapted(plan, state, summed, normals)
     return ServerState(state.round_num + 1, params, optimizer_state, following)
@@ -168,6 +173,11 @@ def _shared(plan: Plan, params: Params) -> Params:
     if not shared:
         raise ConfigError(f"training: local leaves no param for the sites to share; {way_out}")
     return shared
+
+
+def _told_in_steps(how: Aggregation) -> bool:
+    """Whether an update is what one local step did, and the server multiplies by the steps."""
+    return how.normalise == "steps" and how.effective_steps is None
 
 
 def _clip_norm(plan: Plan, state: ServerState) -> float | None:
@@ -257,5 +267,7 @@ def _check(plan: Plan, params: Params, reply: ClientUpdate, update: Params) -> N
     bounded = rule.weights == "uniform" or rule.weight_cap is not None
     bound = weights.UNIFORM if bounded else float(reply.num_examples)
     problem = weights.problem_with(reply.weights, flat.modules(update), bound)
+    if problem is None and _told_in_steps(rule):
+        problem = nova.problem_with(reply.steps, flat.modules(update))
     if problem is not None:
         raise UpdateRejected(problem)

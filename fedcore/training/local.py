@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -44,13 +44,15 @@ class TrainResult:
     ``params``: all of the module's. ``trained``: module name → examples that reached it, only for
     modules that a gradient reached; the others are as they were. ``measurements``: ``loss`` and
     ``loss_first`` (mean over the examples in the last and the first epoch, without the
-    objective's term) and ``steps``.
+    objective's term) and ``steps``. ``steps``: module name → steps that moved what the sites share
+    of it.
     """
 
     params: Mapping[str, FloatArray]
     trained: Mapping[str, int]
     num_examples: int
     measurements: Mapping[str, float]
+    steps: Mapping[str, int] = field(default_factory=dict)
 
 
 def train(
@@ -71,7 +73,7 @@ def train(
         loader = _loader(dataset, training.batch_size, order=order, pin_memory=compute.is_gpu)
         compute.place(module)
         module.train()
-        losses, trained, steps = list[float](), Counter[str](), 0
+        losses, trained, steps, moved = list[float](), Counter[str](), 0, Counter[str]()
         for epochs, chosen in _phases(module, training):
             trainer = _Trainer(module, loss, training, compute, chosen)
             for _ in range(epochs):
@@ -79,9 +81,11 @@ def train(
                 losses.append(mean)
                 trained |= reached
             steps += trainer.steps
+            moved += trainer.steps_of
         params = get_params(module)
     measurements = {"loss": losses[-1], "loss_first": losses[0], "steps": float(steps)}
-    return TrainResult(params, dict(sorted(trained.items())), len(dataset), measurements)
+    in_all = dict(sorted(trained.items()))
+    return TrainResult(params, in_all, len(dataset), measurements, dict(sorted(moved.items())))
 
 
 def predict(
@@ -180,7 +184,7 @@ class _Trainer:
         self.optimizer = optimizer(list(self.trainable.values()), training)
         self.scaler = compute.scaler()
         self.moved: set[str] = set()
-        self.steps = 0
+        self.steps, self.steps_of = 0, Counter[str]()
 
     def epoch(self, loader: DataLoader[Any], epoch: int) -> tuple[float, Counter[str]]:
         """Mean loss over the examples, and how many examples reached each module."""
@@ -216,6 +220,8 @@ class _Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.steps += 1
+        now = reached if self.objective is None else self.moved
+        self.steps_of.update(now & {module_of(name) for name in self.start})
         return loss.detach(), reached
 
 
