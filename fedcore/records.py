@@ -149,8 +149,8 @@ class ClientUpdate:
 
     ``update`` holds float32 arrays of the modules that the site trained, and no others;
     ``weights`` gives each of those modules its weight in the mean (not ``num_examples``).
-    ``steps``: module → by how many local steps the update was divided, where the plan has the
-    server multiply by a mean of them (``aggregation.nova``).
+    ``steps``: module → how many local steps made the update, where the plan has the server reckon
+    with them (``aggregation.nova``, by which the update is divided then, and ``.scaffold``).
     """
 
     site: str

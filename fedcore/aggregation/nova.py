@@ -66,15 +66,15 @@ def problem_with(lengths: Lengths, trained: Iterable[str]) -> str | None:
 
     >>> problem_with({"head": 3.0}, ["head"])
     >>> problem_with({"head": 0.0}, ["head"])
-    "says that its update of module 'head' is 0.0 steps long; finite and > 0 is wanted"
+    "says that its update of module 'head' is 0.0 steps long; finite and >= 1 is wanted"
     """
     for module in sorted(set(trained) | set(lengths)):
         found = lengths.get(module)
         if found is None:
             return f"does not say how many steps long its update of module {module!r} is"
-        if not math.isfinite(found) or found <= 0:
+        if not math.isfinite(found) or found < 1:
             return (
-                f"says that its update of module {module!r} is {found} steps long; finite and > 0 "
+                f"says that its update of module {module!r} is {found} steps long; finite and >= 1 "
                 "is wanted"
             )
     return None

@@ -6,12 +6,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fedcore import params as flat
 from fedcore import seeds
-from fedcore.aggregation import nova, weights
+from fedcore.aggregation import nova, scaffold, weights
 from fedcore.client.personal import Personal
 from fedcore.compression.codec import codec
 from fedcore.config.functions import resolve
@@ -31,6 +31,22 @@ from fedcore.records import (
 )
 from fedcore.registry import onnx
 from fedcore.training import local, state
+
+
+@dataclass(frozen=True)
+class Variates:
+    """SCAFFOLD's control variates of a round: the site's ``own`` and the server's."""
+
+    own: Params
+    server: Params
+
+    def correction(self) -> Params:
+        """What is added to every gradient."""
+        return flat.subtract(self.server, self.own)
+
+    def following(self, update: Params, steps: Mapping[str, float], rate: float) -> Params:
+        """The site's own after the round."""
+        return scaffold.of_site(self.own, self.server, update, steps, rate)
 
 
 class Learner:
@@ -55,26 +71,34 @@ class Learner:
         params: Params,
         noise_key: bytes | None = None,
         personal: Personal | None = None,
+        control: Params | None = None,
     ) -> ClientUpdate:
         """Train from ``params``; the update is clipped and coded as the plan says.
 
         ``noise_key``: the secret of this round, which a plan with ``privacy.subject`` needs.
-        ``personal``: where the params that stay here are kept, if the plan has such.
+        ``personal``: where the params that stay here are kept, if the plan has such, and the site's
+        control variate, if it has those; ``control`` is the server's then.
         Raises DataError if the site has no training subject.
         """
         plan, started = self._plan, time.perf_counter()
         dataset = self._dataset("train")
         state.load_params(self._module, self._own(params, personal))
         seed = seeds.derive(plan.seed, "train", order.site, order.round_num)
-        result = self._trained(dataset, seed, noise_key)
-        if personal is not None:
-            personal.keep({n: array for n, array in result.params.items() if n not in params})
+        variates = self._variates(params, control, personal)
+        result = self._trained(dataset, seed, noise_key, variates)
         shared = {name: result.params[name] for name in params}
         moved = flat.only(flat.subtract(shared, params), result.trained)
         update, steps = self._by_the_step(moved, result.steps)
         norm = clipping.l2_norm(update)
         factor = clipping.factor(norm, plan.privacy.clip_norm)
         clipped = {name: array * factor for name, array in update.items()} if factor < 1 else update
+        kept: Params = {n: array for n, array in result.params.items() if n not in params}
+        if variates is not None:
+            # Of what is sent, which is what the server reckons with.
+            own = variates.following(clipped, steps, plan.training.learning_rate)
+            kept = scaffold.join(kept, own)
+        if personal is not None:
+            personal.keep(kept)
         return ClientUpdate(
             site=order.site,
             run_id=order.run_id,
@@ -162,7 +186,21 @@ class Learner:
             raise OrderRefused(
                 f"the server's params hold {asked[0]!r}, which stays at the site (training.local)"
             )
-        return {**self._local, **personal.before(), **params}
+        return {**self._local, **scaffold.split(personal.before())[0], **params}
+
+    def _variates(
+        self, params: Params, control: Params | None, personal: Personal | None
+    ) -> Variates | None:
+        """SCAFFOLD's. Raises OrderRefused if the server's are not of its params."""
+        if not self._plan.training.scaffold:
+            return None
+        if personal is None:
+            raise ValueError("training.scaffold needs personal, where the variate is kept")
+        found = {name: array.shape for name, array in (control or {}).items()}
+        if control is None or found != {name: array.shape for name, array in params.items()}:
+            raise OrderRefused("the server's control variate is not of the shapes of its params")
+        own = scaffold.split(personal.before())[1]
+        return Variates({**scaffold.start(params), **own}, control)
 
     def _dataset(self, split: Split) -> Any:
         try:
@@ -182,11 +220,14 @@ class Learner:
         known = getattr(dataset, "summary", None) or DataSummary(num_subjects=len(dataset))
         return replace(known, left_out=self._left_out, inputs=self._inputs[id(dataset)])
 
-    def _trained(self, dataset: Any, seed: int, noise_key: bytes | None) -> local.TrainResult:
+    def _trained(
+        self, dataset: Any, seed: int, noise_key: bytes | None, variates: Variates | None
+    ) -> local.TrainResult:
         given = (self._module, dataset, self._loss, self._plan.training)
         subject = self._plan.privacy.subject
         if subject is None:
-            return local.train(*given, seed=seed)
+            correction = None if variates is None else variates.correction()
+            return local.train(*given, seed=seed, correction=correction)
         from fedcore.training import dpsgd  # Opacus takes a second, and only this needs it
 
         if noise_key is None:
@@ -201,6 +242,8 @@ class Learner:
         Raises ConfigError where the update holds what no step of the optimiser moved.
         """
         training, rule = self._plan.training, self._plan.aggregation
+        if training.scaffold:
+            return update, {m: float(max(1, steps.get(m, 0))) for m in flat.modules(update)}
         if rule.normalise == "none":
             return update, {}
         statistics = sorted(set(update) - {name for name, _ in self._module.named_parameters()})

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 
 from fedcore import params as flat
+from fedcore.aggregation import scaffold
 from fedcore.client.inbox import Inbox
 from fedcore.client.learner import Learner
 from fedcore.client.outbox import Outbox
@@ -188,6 +189,9 @@ class Client:
             raise OrderRefused(reason)
         spent = {"bytes_down": 0.0, "seconds.download": 0.0}
         params = self._inbox.params(order.run_id, order.round_num, order.params_digest, spent)
+        control = None
+        if plan.training.scaffold:
+            params, control = scaffold.split(params)
         model = None
         if isinstance(order, EvalOrder) and order.onnx_digest is not None:
             model = self._inbox.onnx(order.run_id, order.onnx_digest, spent)
@@ -203,7 +207,7 @@ class Client:
             self._learner_of(plan, spent).check(order.split)
             summand = StatisticsSummand(plan, evaluate)
         else:
-            train = partial(self._train, order, talk.order_digest, params, plan, spent)
+            train = partial(self._train, order, talk.order_digest, params, control, plan, spent)
             if secure.mode == "none":
                 yield train()
                 return
@@ -219,11 +223,12 @@ class Client:
         yield from SecureRound(talk, private, self._partner, plan, summand).replies()
 
     def _train(
-        self, order: TrainOrder, digest: str, params: Params, plan: Plan, spent: dict[str, float]
-    ) -> ClientUpdate:
+        self, order: TrainOrder, digest: str, params: Params, control: Params | None, plan: Plan,
+        spent: dict[str, float],
+    ) -> ClientUpdate:  # fmt: skip
         key = None if plan.privacy.subject is None else training_key(self._data, plan, order)
         personal = self._personal(order, plan)
-        update = self._learner_of(plan, spent).train(order, digest, params, key, personal)
+        update = self._learner_of(plan, spent).train(order, digest, params, key, personal, control)
         # What a hospital spent on other studies is its own business, and no server's.
         told = {} if self._charged is None else {"epsilon_spent": self._charged.stated}
         return replace(update, measurements={**update.measurements, **spent, **told})
@@ -241,7 +246,8 @@ class Client:
         return replace(evaluation, data=data, measurements={**evaluation.measurements, **spent})
 
     def _personal(self, order: TrainOrder | EvalOrder, plan: Plan) -> Personal | None:
-        return Personal(self._data, order) if plan.training.local else None
+        keeps = bool(plan.training.local) or plan.training.scaffold
+        return Personal(self._data, order) if keeps else None
 
     def _change(
         self, order: TrainOrder, params: Params, plan: Plan, spent: dict[str, float]

@@ -1,4 +1,4 @@
-"""The params that a site keeps to itself (``training.local``), in its own bucket.
+"""What a site keeps to itself, in its own bucket: params (``training.local``), control variates.
 
 They are written before the reply leaves and never sent, so an update is a function of the order,
 of the site's data and of what the site kept in the round before: a client that was killed trains

@@ -103,6 +103,11 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
         Option("FedAvg"),
         Option("FedProx (`proximal_mu` set)", {"training": {"proximal_mu": 0.01}}),
     ),
+    "variates": (
+        Option("no control variates"),
+        Option("SCAFFOLD (`training.scaffold`)",
+               {"training": {"optimizer": "sgd", "scaffold": True}}),
+    ),
     "normalise": (
         Option("an update as long as it is"),
         Option("FedNova (`normalise: steps`)",

@@ -186,6 +186,10 @@ class Training(Section):
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     proximal_mu: float = Field(default=0.0, ge=0, description="FedProx (Li et al. 2020); 0 = off")
+    scaffold: bool = Field(
+        default=False, description="SCAFFOLD (Karimireddy et al. 2020): steps corrected by control "
+        "variates; doubles the bytes down, not those up"
+    )  # fmt: skip
     local: list[str] = Field(
         default=[], description="patterns of names of params that stay at the site: never sent, "
         "never averaged. FedBN: the normalisation's; FedRep: the head's"

@@ -46,6 +46,7 @@ def illegal_combinations(plan: Plan) -> list[str]:
         *_without_effect_on_the_server(plan.aggregation),
         *_against_robust_rules(plan),
         *_against_normalising(plan),
+        *_against_scaffold(plan),
         *_against_subject_privacy(plan),
         *_against_secure_aggregation(plan),
         *_against_hidden_statistics(plan),
@@ -174,6 +175,58 @@ def _against_normalising(plan: Plan) -> list[str]:
         faults.append(
             f"{unset}which one site that lies moves as far as it likes, whatever the rule: "
             f"{how.rule} leaves out; set effective_steps"
+        )
+    return faults
+
+
+def _against_scaffold(plan: Plan) -> list[str]:
+    """What control variates cannot go with: they follow from updates as the sites send them."""
+    if not plan.training.scaffold:
+        return []
+    where, how, faults = "training: scaffold ", plan.aggregation, []
+    if plan.training.optimizer != "sgd":
+        faults.append(
+            f"{where}needs optimizer: sgd, because a control variate is the mean gradient of its "
+            f"steps, which an update of {plan.training.optimizer} does not tell; use sgd"
+        )
+    if plan.training.proximal_mu > 0:
+        faults.append(
+            f"{where}and proximal_mu are two cures of the same drift, and the variate would hold "
+            "the term of the other; remove one of them"
+        )
+    if plan.training.mixed_precision:
+        faults.append(f"{where}corrects gradients, which mixed_precision scales; remove one")
+    if how.weights != "uniform":
+        faults.append(
+            f"{where}counts every site the same, as its control variate does; set "
+            "aggregation.weights: uniform"
+        )
+    if how.rule != "mean":
+        faults.append(
+            f"{where}takes every update into the control variate, also those that rule: {how.rule} "
+            "leaves out; use rule: mean"
+        )
+    if how.normalise != "none":
+        faults.append(f"{where}reckons with whole updates, and normalise sends others; remove one")
+    if plan.privacy.noise_multiplier > 0 or plan.privacy.subject is not None:
+        faults.append(
+            f"{where}publishes a control variate that the noise would not protect; remove the "
+            "noise, or scaffold"
+        )
+    if plan.privacy.adaptive is not None:
+        faults.append(
+            f"{where}needs updates that the server takes as they come, and adaptive has it clip "
+            "them anew; remove adaptive"
+        )
+    if plan.secure_aggregation.mode != "none":
+        faults.append(
+            f"{where}divides each update by its steps, and secure_aggregation hides both; use "
+            "mode: none"
+        )
+    if plan.compression.codec != "float32":
+        faults.append(
+            f"{where}needs updates as exact as the site's own, and {plan.compression.codec} rounds "
+            "them; use codec: float32"
         )
     return faults
 

@@ -60,17 +60,17 @@ def commit(
     ``seconds``: the server's own until now, by phase.
     """
     round_num, started = state.round_num, time.perf_counter()
-    following = advance(run.plan, state, summed)
+    following = advance(run.plan, state, summed, len(run.population))
     if not run.exchange.create_state(run.run_id, state_name(round_num + 1), following.arrays()):
         following = load_state(run, round_num + 1)  # whoever drew first: one noisy sum, ever
-    run.exchange.publish_params(run.run_id, round_num + 1, following.params)
+    run.exchange.publish_params(run.run_id, round_num + 1, following.public)
     record = RoundRecord(
         run_id=run.run_id,
         round_num=round_num,
         cohort=tuple(order.site for order in orders),
         weights=summed.weights,
         dropped=dropped,
-        params_digest=flat.digest(following.params),
+        params_digest=flat.digest(following.public),
         data=summed.data,
         measurements=summed.measurements,
         bytes_up=traffic.up,

@@ -121,7 +121,7 @@ def open_run(
     exchange.publish_plan(run_id, plan)
     if exchange.state(run_id, state_name(0)) is None:
         exchange.create_state(run_id, state_name(0), initial_state(plan, initial()).arrays())
-    exchange.publish_params(run_id, 0, load_state(run, 0).params)
+    exchange.publish_params(run_id, 0, load_state(run, 0).public)
     return run
 
 
@@ -156,7 +156,7 @@ def params_digest(run: Run, round_num: int) -> str:
     before = record_of(run, round_num - 1) if round_num > 0 else None
     if before is not None:
         return before.params_digest
-    return flat.digest(load_state(run, round_num).params)
+    return flat.digest(load_state(run, round_num).public)
 
 
 def record_of(run: Run, round_num: int) -> RoundRecord | None:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore import params as flat
-from fedcore.aggregation import mean, nova, robust, server_opt, weights
+from fedcore.aggregation import mean, nova, robust, scaffold, server_opt, weights
 from fedcore.compression.codec import codec
 from fedcore.config.plan import Aggregation, Plan
 from fedcore.errors import ConfigError, UpdateRejected
@@ -40,13 +40,19 @@ class ServerState:
     """The global params at the start of ``round_num``, and the server optimiser's state.
 
     ``clip_norm``: what this round's updates are clipped to, where that adapts; else None, as the
-    plan says it.
+    plan says it. ``control``: SCAFFOLD's control variate, where the plan has it.
     """
 
     round_num: int
     params: Params
     optimizer: Params
     clip_norm: float | None = None
+    control: Params = field(default_factory=dict)
+
+    @property
+    def public(self) -> Params:
+        """What the sites get of it."""
+        return scaffold.join(self.params, self.control)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything but the round, under names that ``from_arrays`` takes apart again."""
@@ -54,19 +60,21 @@ class ServerState:
         return (
             {f"params/{name}": array for name, array in self.params.items()}
             | {f"optimizer/{name}": array for name, array in self.optimizer.items()}
+            | {f"control/{name}": array for name, array in self.control.items()}
             | clip
         )
 
     @classmethod
     def from_arrays(cls, round_num: int, arrays: Mapping[str, NDArray[Any]]) -> ServerState:
         """The inverse of ``arrays``."""
-        parts: dict[str, dict[str, NDArray[Any]]] = {"params": {}, "optimizer": {}, "clip": {}}
+        kinds = ("params", "optimizer", "control", "clip")
+        parts: dict[str, dict[str, NDArray[Any]]] = {kind: {} for kind in kinds}
         for key, array in arrays.items():
             part, _, name = key.partition("/")
             parts[part][name] = array
         clip = parts["clip"].get("norm")
         clip_norm = None if clip is None else float(clip[0])
-        return cls(round_num, parts["params"], parts["optimizer"], clip_norm)
+        return cls(round_num, parts["params"], parts["optimizer"], clip_norm, parts["control"])
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,8 @@ class Sum:
 
     ``weights``: site → module → weight; 0 if the plan's rule left the update out for that module.
     ``within``: how many updates were no longer than the clip norm, where the server clips.
-    ``steps``: site → module → how many local steps long, where updates came by the step.
+    ``steps``: site → module → how many local steps made the update, where sites tell that.
+    ``by_step``: with SCAFFOLD, the sum of the updates by the step.
     """
 
     total: mean.Sums
@@ -85,6 +94,7 @@ class Sum:
     measurements: Mapping[str, Mapping[str, float]]
     within: int = 0
     steps: Mapping[str, nova.Lengths] = field(default_factory=dict)
+    by_step: mean.Sums | None = None
 
 
 def accumulate(plan: Plan, state: ServerState, arrivals: Iterable[Arrival]) -> Sum:
@@ -102,6 +112,7 @@ def accumulate(plan: Plan, state: ServerState, arrivals: Iterable[Arrival]) -> S
     data: dict[str, DataSummary] = {}
     measurements: dict[str, Mapping[str, float]] = {}
     steps: dict[str, nova.Lengths] = {}
+    by_step = mean.start(state.params) if plan.training.scaffold else None
     within = 0
     for site, arrival in arrivals:
         try:
@@ -117,16 +128,22 @@ def accumulate(plan: Plan, state: ServerState, arrivals: Iterable[Arrival]) -> S
             held[site] = robust.Contribution(update, reply.weights, scale)
         counted[site], data[site] = reply.weights, reply.data
         measurements[site], steps[site] = reply.measurements, reply.steps
+        if by_step is not None:
+            per_step = {module: 1 / reply.steps[module] for module in reply.weights}
+            by_step = mean.add(by_step, update, per_step, scale=scale)
     if rule is not None:
         total, kept = robust.aggregate(rule, held)
         counted.update(kept)
-    return Sum(total, counted, rejected, data, measurements, within, steps)
+    return Sum(total, counted, rejected, data, measurements, within, steps, by_step)
 
 
-def advance(plan: Plan, state: ServerState, summed: Sum) -> ServerState:
+def advance(
+    plan: Plan, state: ServerState, summed: Sum, population: int | None = None
+) -> ServerState:
     """The state of the next round: noise on the sum, division by the weights, server optimiser.
 
-    Where the sites add the noise, the sum came with it.
+    Where the sites add the noise, the sum came with it. ``population``: how many sites there are
+    beside the cohort's, for SCAFFOLD; unset = those of the sum.
     """
     privacy, rule = plan.privacy, plan.aggregation
     sums, clip_norm = summed.total.trained(), _clip_norm(plan, state)
@@ -144,7 +161,13 @@ def advance(plan: Plan, state: ServerState, summed: Sum) -> ServerState:
         mean_update = nova.scale(mean_update, nova.effective(summed.weights, summed.steps))
     params, optimizer_state = _optimizer(rule).apply(state.params, mean_update, state.optimizer)
     following = _adapted(plan, state, summed, normals)
-    return ServerState(state.round_num + 1, params, optimizer_state, following)
+    control = state.control
+    if summed.by_step is not None:
+        control = scaffold.of_server(
+            control, summed.by_step.arrays, summed.total.weights,
+            population or len(summed.weights), plan.training.learning_rate,
+        )  # fmt: skip
+    return ServerState(state.round_num + 1, params, optimizer_state, following, control)
 
 
 def initial_state(plan: Plan, params: Params) -> ServerState:
@@ -155,7 +178,8 @@ def initial_state(plan: Plan, params: Params) -> ServerState:
     adaptive = plan.privacy.adaptive
     clip_norm = None if adaptive is None else adaptive.initial or plan.privacy.clip_norm
     shared = _shared(plan, params)
-    return ServerState(0, shared, _optimizer(plan.aggregation).init(shared), clip_norm)
+    control = scaffold.start(shared) if plan.training.scaffold else {}
+    return ServerState(0, shared, _optimizer(plan.aggregation).init(shared), clip_norm, control)
 
 
 def step(plan: Plan, state: ServerState, arrivals: Iterable[Arrival]) -> tuple[ServerState, Sum]:
@@ -267,7 +291,7 @@ def _check(plan: Plan, params: Params, reply: ClientUpdate, update: Params) -> N
     bounded = rule.weights == "uniform" or rule.weight_cap is not None
     bound = weights.UNIFORM if bounded else float(reply.num_examples)
     problem = weights.problem_with(reply.weights, flat.modules(update), bound)
-    if problem is None and _told_in_steps(rule):
+    if problem is None and (_told_in_steps(rule) or plan.training.scaffold):
         problem = nova.problem_with(reply.steps, flat.modules(update))
     if problem is not None:
         raise UpdateRejected(problem)

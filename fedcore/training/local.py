@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from fedcore.config.plan import Training
 from fedcore.errors import ConfigError, DataError, PermanentError
-from fedcore.params import FloatArray, module_of
+from fedcore.params import FloatArray, Params, module_of
 from fedcore.seeds import derive
 from fedcore.training.compute import Compute, Inputs
 from fedcore.training.objectives import proximal
@@ -57,14 +57,15 @@ class TrainResult:
 
 def train(
     module: nn.Module, dataset: Examples, loss: Loss, training: Training, *, seed: int,
-    compute: Compute | None = None,
+    compute: Compute | None = None, correction: Params | None = None,
 ) -> TrainResult:  # fmt: skip
     """Train a copy of ``module`` for ``training.epochs``, bit for bit the same for the same seed.
 
     ``module`` stays as it is, so that nothing of a round (a counter, a cache) reaches the next one
     in a client that stays warm. ``compute`` overrides what ``training`` says of device and
-    precision. Raises DataError when the dataset is empty, PermanentError when the loss is no
-    longer finite.
+    precision. ``correction`` is added to the gradients of the shared params that it names.
+
+    Raises DataError when the dataset is empty, PermanentError when the loss is no longer finite.
     """
     compute = compute or _compute(training)
     module = copy.deepcopy(module)
@@ -75,7 +76,7 @@ def train(
         module.train()
         losses, trained, steps, moved = list[float](), Counter[str](), 0, Counter[str]()
         for epochs, chosen in _phases(module, training):
-            trainer = _Trainer(module, loss, training, compute, chosen)
+            trainer = _Trainer(module, loss, training, compute, chosen, correction or {})
             for _ in range(epochs):
                 mean, reached = trainer.epoch(loader, len(losses))
                 losses.append(mean)
@@ -171,8 +172,9 @@ class _Trainer:
     """
 
     def __init__(
-        self, module: nn.Module, loss: Loss, training: Training, compute: Compute, chosen: set[str]
-    ) -> None:
+        self, module: nn.Module, loss: Loss, training: Training, compute: Compute,
+        chosen: set[str], correction: Params,
+    ) -> None:  # fmt: skip
         self.module, self.loss, self.compute = module, loss, compute
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(name in chosen)
@@ -180,6 +182,11 @@ class _Trainer:
         # A local parameter has no global one to stay near.
         shared = {name: p for name, p in self.trainable.items() if not training.stays(name)}
         self.start = {name: p.detach().clone() for name, p in shared.items()}
+        self.correction = {
+            name: torch.tensor(correction[name]).to(p)
+            for name, p in shared.items()
+            if name in correction
+        }
         self.objective = proximal(training.proximal_mu) if training.proximal_mu > 0 else None
         self.optimizer = optimizer(list(self.trainable.values()), training)
         self.scaler = compute.scaler()
@@ -217,6 +224,10 @@ class _Trainer:
             moved = {n: self.trainable[n] for n in self.start if module_of(n) in self.moved}
             if moved:
                 self.scaler.scale(self.objective(moved, self.start)).backward()  # type: ignore[no-untyped-call]
+        for name, more in self.correction.items():
+            gradient = self.trainable[name].grad
+            if gradient is not None:
+                gradient.add_(more)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.steps += 1
