@@ -1,4 +1,4 @@
-"""What a client must still know after a kill, in the site's own bucket, until the round is over."""
+"""What a client must still know after a kill, in the site's own bucket."""
 
 from __future__ import annotations
 
@@ -65,31 +65,20 @@ class Private:
 def training_key(store: Store, plan: Plan, order: TrainOrder) -> bytes:
     """The 32 secret bytes that this site's noise in this round is drawn from.
 
-    One secret a round and its params, kept until the run is over: a client that was killed, and a
-    secure round begun anew, release the same noisy update again and no second one. Other params
-    have another secret, so no difference of two updates is without noise. With ``noise_source:
-    seeded`` they follow from the plan. Raises OrderRefused for a secure round that was opened
-    before and has no secret now: with other noise, its sum would be shown a second time.
+    One secret an update (``TrainOrder.names_update``), which the budget ledger charges once: a
+    client that was killed, and a secure round begun anew, release the same noisy update again. Any
+    other update has another secret, so that no difference of two is without noise. With
+    ``noise_source: seeded`` the bytes follow from the plan.
+
+    They are never deleted: with other noise, the same update would be shown a second time and paid
+    for once. Whoever reads the site's bucket gets nothing by them, for the scans lie there too.
     """
     if plan.privacy.noise_source == "seeded":
         place = (order.site, order.round_num, order.params_digest)
         return hashlib.sha256(str(seeds.derive(plan.seed, "subject", *place)).encode()).digest()
-    key = f"{_training(order.run_id)}{order.round_num:05d}-{order.params_digest}"
-    opened = f"{_place(order.run_id)}{order.round_num:05d}.{_OPENED}"
-    if not store.exists(key) and store.exists(opened):
-        raise OrderRefused(
-            "this site helped to open the round's sum before, from other params or with noise that "
-            "it has forgotten since: with other noise, it would be shown a second time"
-        )
-    secret = _remembered(store, key, lambda: os.urandom(32))
-    return derive(secret, "noise", context_of(*order.names_update()))
-
-
-def forget_run(store: Store, run_id: str) -> None:
-    """Delete every secret of the run, which is over."""
-    forget(store, run_id)
-    for key in list(store.list(_training(run_id))):
-        store.delete(key)
+    update = context_of(*order.names_update())
+    key = f"derivatives/fedcore/training/{order.run_id}/{update.hex()}"
+    return derive(_remembered(store, key, lambda: os.urandom(32)), "noise", update)
 
 
 def forget(store: Store, run_id: str, *, but: str | None = None) -> None:
@@ -104,10 +93,6 @@ def _remembered(store: Store, key: str, make: Callable[[], bytes]) -> bytes:
     if not store.exists(key):
         store.create(key, make())
     return store.get(key)
-
-
-def _training(run_id: str) -> str:
-    return f"derivatives/fedcore/training/{run_id}/"
 
 
 def _place(run_id: str) -> str:

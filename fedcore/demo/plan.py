@@ -100,7 +100,8 @@ def _subject_level(fields: Fields, epsilon: float) -> None:
     privacy["subject"] = {
         "clip_norm": 0.5, "noise_multiplier": noise, "sampling_rate": 1.0, "steps": SUBJECT_STEPS,
     }  # fmt: skip
-    fields["training"] = {"batch_size": 16, "optimizer": "sgd", "learning_rate": 2.0}
+    rate = min(2.0, epsilon / 4)  # the noisier a step, the shorter
+    fields["training"] = {"batch_size": 16, "optimizer": "sgd", "learning_rate": rate}
     _small_model(fields)
 
 

@@ -44,7 +44,8 @@ SPREAD, MARGIN, MOST = 0.1, 2.0, 20.0
 """A healthy head's own spread, as a share of its largest response; how many spreads are no finding
 yet, and above how many one is no clearer."""
 
-GAIN, SOFTNESS = 2.0, 3.0
+GAIN, SOFTNESS = 4.0, 3.0
+"""The norm that many findings approach, and how many spreads of them make it half of that."""
 
 
 class Findings(nn.Module):
@@ -60,7 +61,9 @@ class Findings(nn.Module):
         self, shape: Sequence[int], spacing_mm: float, healthy: Sequence[tuple[float, float]]
     ) -> None:
         super().__init__()
-        self._shape, self._spacing_mm = tuple(shape), spacing_mm
+        # Not buffers, which would be among the params.
+        self._narrow = [_gaussian(size, NARROW_MM / spacing_mm) for size in shape]
+        self._wide = [_gaussian(size, WIDE_MM / spacing_mm) for size in shape]
         self._healthy = [value for pair in healthy for value in pair]
         self.register_buffer("regions", (regions(shape, spacing_mm) * 255).round().byte())
 
@@ -70,7 +73,7 @@ class Findings(nn.Module):
 
     def responses(self, image: Tensor) -> Tensor:
         """By region, the largest difference of the Gaussians and of its negative (B, 2·regions)."""
-        blobs = self._blurred(image, NARROW_MM) - self._blurred(image, WIDE_MM)
+        blobs = _thinned(image, self._narrow) - _thinned(image, self._wide)
         weighed = blobs * (self.regions.to(blobs.dtype) / 255)  # (B, regions, X/2, Y/2, Z/2)
         bright = weighed.amax(dim=(2, 3, 4))
         dark = (-weighed).amax(dim=(2, 3, 4))
@@ -79,13 +82,6 @@ class Findings(nn.Module):
     @property
     def _spread(self) -> float:
         return SPREAD * max(self._healthy)
-
-    def _blurred(self, image: Tensor, sigma_mm: float) -> Tensor:
-        """On a grid of half as many voxels an axis: one matrix an axis blurs and thins out."""
-        for axis, size in enumerate(self._shape, start=2):
-            matrix = image.new_tensor(_gaussian(size, sigma_mm / self._spacing_mm).tolist())
-            image = torch.movedim(torch.movedim(image, axis, -1) @ matrix.T, -1, axis)
-        return image
 
 
 class FindingsClassifier(nn.Module):
@@ -164,6 +160,13 @@ def regions(shape: Sequence[int], spacing_mm: float) -> Tensor:
     convexity = head * within(0.72 - radius, 0.06) * within(-18.0 - z, 6.0)
     sella = torch.exp(-(x**2 + (y - 22) ** 2 + (z + 42) ** 2) / (2 * 11.0**2))
     return torch.stack([head, deep, convexity, sella])
+
+
+def _thinned(image: Tensor, blurs: Sequence[Tensor]) -> Tensor:
+    """Blurred, on a grid of half as many voxels an axis; one matrix an axis does both."""
+    for axis, blur in enumerate(blurs, start=2):
+        image = torch.movedim(torch.movedim(image, axis, -1) @ blur.T.to(image), -1, axis)
+    return image
 
 
 def _gaussian(size: int, sigma: float) -> Tensor:
