@@ -25,7 +25,7 @@ from studies.federation import hospitals, macro_auc, trained
 
 EPSILONS = (1.0, 2.0, 4.0, 8.0, 32.0, 128.0, math.inf)
 UNITS = ("site", "subject")
-SEEDS = range(8)
+SEEDS = range(30)
 PICTURE = Path(__file__).parent / "curve.png"
 
 
