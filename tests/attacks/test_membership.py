@@ -102,4 +102,4 @@ def test_a_model_tells_who_was_in_and_with_noise_it_does_not() -> None:
     bare, strong, weak = attacked(in_the_open), attacked(private(1.0)), attacked(private(200.0))
     assert bare > 0.9
     assert abs(strong - 0.5) < 0.07, "of 240 and 240 or so: two and a half standard errors"
-    assert weak > 0.8, "it is the noise that hides, not the clipping or the steps"
+    assert weak > 0.7, "it is the noise that hides, not the clipping or the steps"
