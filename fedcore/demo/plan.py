@@ -93,9 +93,9 @@ def _subject_level(fields: Fields, epsilon: float) -> None:
     count = fields["rounds"] * SUBJECT_STEPS
     noise = calibrate(epsilon, delta, count=count, unit="subject")
     privacy["subject"] = {
-        "clip_norm": 0.5, "noise_multiplier": noise, "sampling_rate": 1.0, "steps": SUBJECT_STEPS,
+        "clip_norm": 1.0, "noise_multiplier": noise, "sampling_rate": 1.0, "steps": SUBJECT_STEPS,
     }  # fmt: skip
-    rate = min(2.0, epsilon / 4)  # the noisier a step, the shorter
+    rate = min(1.0, epsilon / 8)  # the noisier a step, the shorter
     fields["training"] = {"batch_size": 16, "optimizer": "sgd", "learning_rate": rate}
     fields.setdefault("aggregation", {})["weights"] = "uniform"
     fields["aggregation"].pop("weight_cap", None)
