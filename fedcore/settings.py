@@ -31,6 +31,16 @@ class DataSettings(BaseSettings):
     data_keys: Keys | None = None
 
 
+class DicomwebSettings(BaseSettings):
+    """What a DICOMweb server knows an import by: user and password, or a token."""
+
+    model_config = SettingsConfigDict(env_prefix="FEDCORE_DICOMWEB_")
+
+    user: str | None = None
+    password: SecretStr | None = None
+    token: SecretStr | None = None
+
+
 class ClientSettings(BaseSettings):
     """A client's surroundings, e.g. ``FEDCORE_EXCHANGE__BUCKET`` and ``FEDCORE_POLICY``.
 
@@ -89,6 +99,11 @@ def inherited_environment() -> dict[str, str]:
 def client_settings() -> ClientSettings:
     """Read the environment. Raises ConfigError that names each missing or wrong variable."""
     return _read(ClientSettings)
+
+
+def dicomweb_settings() -> DicomwebSettings:
+    """Read the environment. Raises ConfigError that names each wrong variable."""
+    return _read(DicomwebSettings)
 
 
 def data_settings() -> DataSettings:

@@ -114,7 +114,7 @@ def site_prepare(
     with progress_bar() as progress:
         bar = progress.add_task("preparing", total=None)
         done = prepare_ahead(
-            asked.task, _data(data), asked.purpose,
+            asked.task, site_store(data), asked.purpose,
             workers=workers,
             on_total=lambda total: progress.update(bar, total=total),
             on_subject=lambda: progress.advance(bar),
@@ -149,13 +149,13 @@ def site_landmarks(plan: PlanFile, data: DataFolder = None, as_json: Json = Fals
     from fedcore.data.ahead import learn_landmarks
 
     asked = plans.load(plan)
-    learnt = learn_landmarks(asked.task, _data(data), asked.purpose)
+    learnt = learn_landmarks(asked.task, site_store(data), asked.purpose)
     for name, values in learnt.items():
         console.print(f"{name}: {{normalise: nyul, landmarks: {list(values)}}}", markup=False)
     print_json({name: list(values) for name, values in learnt.items()}, as_json=as_json)
 
 
-def _data(folder: Path | None) -> Store:
+def site_store(folder: Path | None) -> Store:
     """The site's data: in a folder, or where the environment says."""
     from fedcore.config.federation import Location
     from fedcore.settings import data_settings

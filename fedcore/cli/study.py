@@ -83,6 +83,12 @@ def demo(
             "keys, shares, update, consistency or unmask; without a secure mode, update.",
         ),
     ] = None,
+    from_dicom: Annotated[
+        bool,
+        typer.Option(
+            "--from-dicom", help="Begin with the scanners' DICOM, imported as a hospital does."
+        ),
+    ] = False,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also train each site alone, and all data together.")
     ] = False,
@@ -119,6 +125,7 @@ def demo(
             ),
             scale=scale,
             drop=drop,
+            from_dicom=from_dicom,
             on_stage=stages(progress),
         ) as ready,
     ):

@@ -16,7 +16,7 @@ from fedcore import params as flat
 from fedcore.client.inbox import Inbox
 from fedcore.client.learner import Learner
 from fedcore.client.outbox import Outbox
-from fedcore.client.private import Private, forget_run, training_key
+from fedcore.client.private import Private, forget, training_key
 from fedcore.client.secure import Partner, SecureRound
 from fedcore.client.summand import StatisticsSummand, Summand, UpdateSummand, without_modalities
 from fedcore.client.talk import Talk
@@ -135,7 +135,7 @@ class Client:
         try:
             order, order_digest = self._exchange.order(self._site, run_id, seq, self._server_key)
             if isinstance(order, FinishOrder):
-                forget_run(self._data, run_id)
+                forget(self._data, run_id)
                 return
             talk = Talk(self._exchange, order, order_digest, self._server_key)
             self._round_num = order.round_num if isinstance(order, TrainOrder) else -1
@@ -207,7 +207,7 @@ class Client:
                 yield train()
                 return
             change = self._change(order, params, plan, spent)
-            secret = Private(self._data, order, talk.order_digest).noise_key
+            secret = partial(training_key, self._data, plan, order)
             summand = UpdateSummand(plan, order, params, change, train, secret)
         if self._partner is None:
             raise OrderRefused(

@@ -73,6 +73,10 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
         Option("`clip_norm` set"),
         Option("`clip_norm` unset", {"privacy": {"clip_norm": None}}),
     ),
+    "adaptive": (
+        Option("fixed clipping"),
+        Option("`privacy.adaptive` set", {"privacy": {"adaptive": {"noise_multiplier": 10.0}}}),
+    ),
     "noise": (
         Option("no noise"),
         Option("`noise_multiplier` set", {"privacy": {"noise_multiplier": 1.0}}),

@@ -241,6 +241,21 @@ class Cohort(Section):
     min_clients: int = Field(default=1, ge=1, description="fewer usable replies end the round")
 
 
+class AdaptiveClipping(Section):
+    """The norm that updates are clipped to follows a quantile of theirs (Andrew et al. 2021)."""
+
+    quantile: float = Field(
+        default=0.5, gt=0, lt=1, description="share of the updates that are to stay whole"
+    )
+    learning_rate: float = Field(default=0.2, gt=0)
+    noise_multiplier: float = Field(
+        gt=0, description="of the count of updates that stayed whole; it is released each round"
+    )
+    initial: float | None = Field(
+        default=None, gt=0, description="norm of the first round; unset = clip_norm"
+    )
+
+
 class SubjectPrivacy(Section):
     """DP-SGD (Abadi et al. 2016) at the sites: what one subject adds to a step is clipped and
     hidden by noise. All of a subject's scans are one example."""
@@ -259,6 +274,10 @@ class Privacy(Section):
     """Clipping and noise: the site-level Gaussian mechanism. Zero noise gives no guarantee."""
 
     clip_norm: float | None = Field(default=None, gt=0)
+    adaptive: AdaptiveClipping | None = Field(
+        default=None, description="clip_norm is then what the sites clip to, and the largest norm "
+        "that the server does"
+    )  # fmt: skip
     noise_multiplier: float = Field(default=0.0, ge=0)
     target_delta: float = Field(default=1e-5, gt=0, lt=1)
     noise_by: Literal["server", "sites"] = Field(

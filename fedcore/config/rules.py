@@ -18,6 +18,7 @@ def illegal_combinations(plan: Plan) -> list[str]:
             "to the clipped norm; set clip_norm or remove the noise"
         )
     faults += _against_noise_in_shares(plan)
+    faults += _against_adaptive_clipping(plan)
     unbounded = plan.aggregation.weights == "examples" and plan.aggregation.weight_cap is None
     if private and unbounded:
         faults.append(
@@ -62,6 +63,27 @@ def _against_noise_in_shares(plan: Plan) -> list[str]:
         faults.append(
             f"{where}needs secure_aggregation.threshold, because the shares must be enough noise "
             "over as few sites as a sum may be opened over; set it"
+        )
+    return faults
+
+
+def _against_adaptive_clipping(plan: Plan) -> list[str]:
+    """What a clip norm that the server finds cannot go with, or without."""
+    largest, adaptive = plan.privacy.clip_norm, plan.privacy.adaptive
+    if adaptive is None:
+        return []
+    faults = []
+    if largest is None:
+        faults.append("privacy: adaptive needs clip_norm, the largest norm that it may come to")
+    elif adaptive.initial is not None and adaptive.initial > largest:
+        faults.append(
+            f"privacy: adaptive.initial {adaptive.initial:g} is above clip_norm, the largest norm "
+            "that it may come to; lower it"
+        )
+    if plan.secure_aggregation.mode != "none":
+        faults.append(
+            "privacy: adaptive cannot go with secure_aggregation, because the server clips, and "
+            "counts what it clipped, and sees no single update; remove it, or use mode: none"
         )
     return faults
 

@@ -82,7 +82,9 @@ def prepare_ahead(
     return Ahead(subjects, used, dict(images), dict(sorted(left_out.items())), tuple(doubts))
 
 
-def learn_landmarks(task: Task, files: Folder, purpose: str) -> dict[str, tuple[float, ...]]:
+def learn_landmarks(
+    task: Task, files: Folder, purpose: str, *, workers: int | None = None
+) -> dict[str, tuple[float, ...]]:
     """MR modality → the mean landmarks of the site's training subjects, for a plan's ``landmarks``.
 
     Within the brain if the plan has ``brain_mask``, else within the foreground, as the plan will
@@ -92,7 +94,7 @@ def learn_landmarks(task: Task, files: Folder, purpose: str) -> dict[str, tuple[
     arguments = _arguments(task)
     fractions = task.dataset.arguments.get("fractions", bids.FRACTIONS)
     keys: dict[str, list[str]] = {n: [] for n, m in task.modalities.items() if m.kind == "mr"}
-    for found in bids.each(SiteData(task, files, purpose), **arguments):
+    for found in bids.each(SiteData(task, files, purpose), **arguments, workers=workers):
         if found.prepared is None or participants.split_of(found.name, fractions) != "train":
             continue
         for name in found.prepared.images:

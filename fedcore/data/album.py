@@ -52,13 +52,13 @@ def told(entry: Mapping[str, Any]) -> list[str]:
     for step in entry["steps"]:
         match step["step"]:
             case "orient":
-                lines.append(f"{' × '.join(map(str, step['shape']))} voxels")
+                lines.append(f"{' x '.join(map(str, step['shape']))} voxels")
             case "brain_mask":
                 lines.append(f"brain mask of {step['volume_ml']:.0f} ml")
             case "align":
                 lines.append(_alignment(step))
             case "resample":
-                lines.append(f"{' × '.join(map(str, step['shape']))} of {step['spacing_mm']:g} mm")
+                lines.append(f"{' x '.join(map(str, step['shape']))} of {step['spacing_mm']:g} mm")
             case "normalise":
                 lines.append(_intensities(step))
     return lines

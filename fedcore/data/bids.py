@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fedcore.config.plan import Task
-from fedcore.data import consent, layout, participants, verdicts
+from fedcore.data import consent, layout, participants, quarantine, verdicts
 from fedcore.data.participants import SPLITS, Participants, split_of
 from fedcore.data.preparation import Pipeline, Prepared
 from fedcore.data.prepared import Folder, Kept
@@ -185,23 +185,26 @@ def each(
         if isinstance(site.files, Folder):
             kept = Kept(site.files, root, pipeline)
     workers = workers or cpus()
-    names = sorted({*table.rows, *table.ambiguous, *folders})
+    aside = quarantine.read(site.files, root)
+    names = sorted({*table.rows, *table.ambiguous, *folders, *aside})
     on_total(len(names))
 
     def load(subject: str) -> Loaded:
-        paths = folders.get(subject, [])
+        paths, set_aside = folders.get(subject, []), aside.get(subject, [])
+        if set_aside and not paths and subject not in table.rows:
+            return Loaded(subject, reason=set_aside[0][1], files=tuple(set_aside[1:]))
         reason = _unlisted(subject, table) or _unusable(
             table.rows[subject], paths, site, label, consent_column
         )
         if reason is not None:
-            return Loaded(subject, reason=reason)
+            return Loaded(subject, reason=reason, files=tuple(set_aside))
         keys, left_out = _chosen(site.task, f"{root}{subject}/", paths)
         files, gone = _read(site.files, keys)
         made = preparer(subject, files, known.get(subject, {}))
         for name, (why, told) in made.left_out.items():
             log.warning("left out %s: %s", keys[name], told)
             gone.append((keys[name], why))
-        files_left_out = (*left_out, *gone)
+        files_left_out = (*left_out, *gone, *set_aside)
         if not made.images:
             reason = "no usable image"
             return Loaded(subject, None, reason, files_left_out, made, keys)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from types import TracebackType
 from typing import Self
 
 from fedcore.data.preparation import Pipeline, Prepared, Verdict, prepare
 from fedcore.data.prepared import Kept
+from fedcore.errors import ServiceUnavailable
 
 
 class Preparer:
@@ -20,10 +23,9 @@ class Preparer:
     """
 
     def __init__(self, pipeline: Pipeline, kept: Kept | None = None, *, workers: int = 1) -> None:
-        self._pipeline, self._kept = pipeline, kept
-        self._pool = (
-            ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if workers > 1 else None
-        )
+        self._pipeline, self._kept, self._workers = pipeline, kept, workers
+        self._pool: ProcessPoolExecutor | None = None
+        self._starting = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -43,7 +45,8 @@ class Preparer:
         files: Mapping[str, bytes],
         verdicts: Mapping[str, tuple[str, Verdict]],
     ) -> Prepared:
-        """Raises what ``prepare`` raises, and StoreUnavailable."""
+        """Raises what ``prepare`` raises, StoreUnavailable, and ServiceUnavailable where a worker
+        was killed."""
         if self._kept is None:
             return self._made(files, verdicts)
         key = self._kept.key(subject, files, verdicts)
@@ -56,6 +59,15 @@ class Preparer:
     def _made(
         self, files: Mapping[str, bytes], verdicts: Mapping[str, tuple[str, Verdict]]
     ) -> Prepared:
-        if self._pool is None or not files:
+        if self._workers == 1 or not files:
             return prepare(self._pipeline, files, verdicts)
-        return self._pool.submit(prepare, self._pipeline, dict(files), dict(verdicts)).result()
+        with self._starting:  # only now: what is found needs no process
+            if self._pool is None:
+                self._pool = ProcessPoolExecutor(self._workers, mp_context=get_context("spawn"))
+        try:
+            return self._pool.submit(prepare, self._pipeline, dict(files), dict(verdicts)).result()
+        except BrokenProcessPool as error:
+            raise ServiceUnavailable(
+                "a process that prepared images was killed, most likely for memory: give the "
+                "client more of it, or prepare ahead with `fedcore site prepare --workers 1`"
+            ) from error

@@ -22,6 +22,9 @@ THRESHOLD = 3
 SUBJECT_STEPS = 3
 """Local steps a round of ``--dp subject``: 45 small ones cost no more than 15 large ones."""
 
+SITE_ROUNDS = 4
+"""Rounds of ``--dp site``: the fewer, the less noise in each; so small a model needs no more."""
+
 Fields = dict[str, Any]
 """A plan as its file has it."""
 
@@ -50,6 +53,8 @@ def plan_of(choices: Choices) -> plans.Plan:
     if choices.rounds is not None:
         fields["rounds"] = choices.rounds
         asked.append(f"--rounds {choices.rounds}")
+    elif choices.dp == "site":
+        fields["rounds"] = SITE_ROUNDS
     if choices.secure is not None:
         _secure(fields, choices.secure)
         asked.append(f"--secure {choices.secure}")
@@ -97,6 +102,32 @@ def _subject_level(fields: Fields, epsilon: float) -> None:
     }  # fmt: skip
     rate = min(1.0, epsilon / 8)  # the noisier a step, the shorter
     fields["training"] = {"batch_size": 16, "optimizer": "sgd", "learning_rate": rate}
+    _small_model(fields)
+
+
+def _site_level(fields: Fields, epsilon: float) -> None:
+    """Noise that hides one site, calibrated for all rounds, and a model for it. Behind masks, the
+    sites add it.
+
+    Nothing is claimed from sampling the cohort: it follows from the plan's seed, which all know.
+    The first step of the map is about as long as ``clip_norm``.
+    """
+    privacy = fields.setdefault("privacy", {})
+    delta = privacy.get("target_delta", plans.Privacy().target_delta)
+    privacy["noise_multiplier"] = calibrate(epsilon, delta, count=fields["rounds"])
+    privacy["clip_norm"] = 1.0
+    fields["training"] = {
+        "epochs": 2, "batch_size": 16, "optimizer": "sgd", "learning_rate": 2.0,
+    }  # fmt: skip
+    _small_model(fields)
+    secure = fields.get("secure_aggregation", {})
+    if secure.get("mode") == "masks":
+        privacy["noise_by"] = "sites"
+        secure.setdefault("threshold", THRESHOLD)
+
+
+def _small_model(fields: Fields) -> None:
+    """So few params that the noise does not drown them; and every site counts the same."""
     fields.setdefault("aggregation", {})["weights"] = "uniform"
     fields["aggregation"].pop("weight_cap", None)
     grid = fields["task"]["dataset"].get("arguments", {})
@@ -104,19 +135,3 @@ def _subject_level(fields: Fields, epsilon: float) -> None:
         "function": "fedcore.models.private:findings_classifier",
         "arguments": {name: grid[name] for name in ("shape", "spacing_mm") if name in grid},
     }
-
-
-def _site_level(fields: Fields, epsilon: float) -> None:
-    """Noise that hides one site, calibrated for all rounds; behind masks, the sites add it.
-
-    Nothing is claimed from sampling the cohort: it follows from the plan's seed, which all know.
-    """
-    privacy = fields.setdefault("privacy", {})
-    delta = privacy.get("target_delta", plans.Privacy().target_delta)
-    privacy["noise_multiplier"] = calibrate(epsilon, delta, count=fields["rounds"])
-    fields.setdefault("aggregation", {})["weights"] = "uniform"
-    fields["aggregation"].pop("weight_cap", None)
-    secure = fields.get("secure_aggregation", {})
-    if secure.get("mode") == "masks":
-        privacy["noise_by"] = "sites"
-        secure.setdefault("threshold", THRESHOLD)

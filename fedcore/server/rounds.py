@@ -95,16 +95,14 @@ def _sum_of_survivors(
     survivors = run.exchange.record(run.run_id, name, Survivors)
     if survivors is None:
         usable = [order for order in orders if order.site not in dropped]
-        summed = accumulate(run.plan, state.params, arrivals(run, usable, _limit(state), sizes))
+        summed = accumulate(run.plan, state, arrivals(run, usable, _limit(state), sizes))
         survivors = _survivors(run, state.round_num, orders, {**dropped, **summed.rejected})
         if run.exchange.create_record(run.run_id, name, survivors):
             return summed, survivors
         survivors = run.exchange.record(run.run_id, name, Survivors) or survivors
     sizes.clear()
     usable = [order for order in orders if order.site in survivors.sites]
-    return accumulate(
-        run.plan, state.params, arrivals(run, usable, _limit(state), sizes)
-    ), survivors
+    return accumulate(run.plan, state, arrivals(run, usable, _limit(state), sizes)), survivors
 
 
 def _survivors(

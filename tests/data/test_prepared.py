@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +17,7 @@ from fedcore.data.prepared import FOLDER, Kept
 from fedcore.data.preparing import Preparer
 from fedcore.data.site import SiteData
 from fedcore.data.workers import cpus
-from fedcore.errors import AccessDenied
+from fedcore.errors import AccessDenied, ServiceUnavailable
 from fedcore.store.memory import MemoryStore
 
 FILES = {"t1ce": scan(0, "t1ce"), "ct": scan(0, "ct")}
@@ -170,6 +172,20 @@ def test_several_processes_give_what_one_gives() -> None:
             assert one.history == other.history
             for name, image in one.images.items():
                 assert_array_equal(image, other.images[name])
+
+
+def test_a_worker_that_is_killed_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for memory: told with the way out, and worth another try."""
+    monkeypatch.setattr(preparing, "prepare", _killed)
+    with (
+        pytest.raises(ServiceUnavailable, match="most likely for memory"),
+        Preparer(PIPELINE, workers=2) as preparer,
+    ):
+        preparer("sub-1", FILES, {})
+
+
+def _killed(*_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_without_a_preprocessing_section_nothing_is_kept() -> None:

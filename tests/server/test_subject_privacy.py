@@ -15,7 +15,7 @@ import toy
 from kills import kill_client
 
 from fedcore.client.loop import Client
-from fedcore.client.private import forget_run, training_key
+from fedcore.client.private import forget, training_key
 from fedcore.config import plan as plans
 from fedcore.params import digest
 from fedcore.records import ClientUpdate, TrainOrder
@@ -67,18 +67,17 @@ def test_a_client_that_was_killed_releases_the_same_noise_and_no_second_one() ->
     )
 
 
-def test_one_secret_a_round_and_params_for_all_attempts_until_the_run_is_over() -> None:
+def test_one_secret_an_update_for_all_attempts_and_after_the_run_too() -> None:
     store, what = MemoryStore(), plan()
     here = order(what)
     key = training_key(store, what, here)
     assert len(key) == 32
     assert training_key(store, what, replace(here, attempt=1, seq=5)) == key
     others = [replace(here, round_num=1), replace(here, params_digest="other"),
-              replace(here, run_id="run-2")]  # fmt: skip
+              replace(here, nonce="another run")]  # fmt: skip
     assert len({key, *(training_key(store, what, other) for other in others)}) == 4
-    forget_run(store, "run-1")
-    assert training_key(store, what, others[2]) == training_key(store, what, others[2])
-    assert training_key(store, what, here) != key
+    forget(store, "run-1")
+    assert training_key(store, what, here) == key
 
 
 def test_the_secret_outlives_what_a_new_attempt_forgets() -> None:

@@ -93,8 +93,9 @@ def test_a_plan_with_its_own_dataset_function_wants_its_own_arrays() -> None:
         prepared({"t1": scan("t1")}, own, max_bytes=LIMIT)
 
 
-def test_alignment_and_mask_are_those_of_training() -> None:
+def test_alignment_and_mask_are_those_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bit for bit, a registration included."""
+    monkeypatch.setattr(bids, "cpus", lambda: 1)
     asked = heads.task("t1ce", "flair", reference="t1ce", align="rigid", brain_mask=True)
     files = {"t1ce": heads.scan(0, "t1ce"), "flair": heads.scan(0, "flair", 7.0)}
     site = MemoryStore()
