@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,6 +26,11 @@ class _Observer(logging.Handler):
         if facts.get("event") == "round":
             scopes = {"all": facts["macro_auc"], **facts["macro_auc_by_site"]}
             measured = {f"macro_auc.{s}": auc for s, auc in scopes.items() if auc is not None}
+            # A site that tells none sent an update that no noise hides.
+            spent = [
+                s.get("epsilon_spent", math.inf) for s in facts["record"].measurements.values()
+            ]
+            measured |= {"epsilon": max(spent)} if spent else {}
             observe_round(self._metrics, facts["record"], facts["evaluation"], measured)
 
 

@@ -45,6 +45,17 @@ class TrainOrder:
     kind: Literal["train"] = "train"
     split: ClassVar[Split] = "train"
 
+    def names_run(self) -> tuple[str, ...]:
+        """What names the run: another one of the same id has another nonce."""
+        return (self.run_id, self.nonce, self.plan_digest)
+
+    def names_update(self) -> tuple[str | int, ...]:
+        """What names this site's update: the same in every attempt at the round, and no other.
+
+        An update, with whatever noise the site adds, is a function of this and the site's data.
+        """
+        return (*self.names_run(), self.round_num, self.params_digest)
+
     def names_attempt(self) -> tuple[str | int, ...]:
         """What names this attempt at this round, the same for every site and no other attempt."""
         place = (self.run_id, self.plan_digest, self.round_num, self.params_digest)

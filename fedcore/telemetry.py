@@ -27,6 +27,7 @@ class RunMetrics:
     bytes: Counter
     macro_auc: Gauge
     epsilon: Gauge
+    epsilon_spent: Gauge
     update_norm: Histogram
 
 
@@ -52,6 +53,10 @@ def run_metrics(registry: CollectorRegistry) -> RunMetrics:
         ),
         epsilon=Gauge("fedcore_epsilon", "Epsilon spent so far; +Inf without noise",
                       registry=registry),
+        epsilon_spent=Gauge(
+            "fedcore_epsilon_spent", "Epsilon that the run was charged by a site's budget ledger",
+            ["site"], registry=registry,
+        ),
         update_norm=Histogram(
             "fedcore_update_norm", "L2 norm of a site's update before clipping",
             buckets=_NORMS, registry=registry,
@@ -106,9 +111,11 @@ def observe_round(
     metrics.clients.labels("dropped").set(len(record.dropped))
     metrics.bytes.labels("up").inc(record.bytes_up + evaluation.bytes_up)
     metrics.bytes.labels("down").inc(record.bytes_down + evaluation.bytes_down)
-    for said in record.measurements.values():
+    for site, said in record.measurements.items():
         if "update_norm" in said:
             metrics.update_norm.observe(said["update_norm"])
+        if "epsilon_spent" in said:
+            metrics.epsilon_spent.labels(site).set(said["epsilon_spent"])
     for name, value in measurements.items():
         if name == "epsilon":
             metrics.epsilon.set(value)

@@ -108,6 +108,7 @@ def _row(site: str, record: RoundRecord, evaluation: EvaluationRecord) -> dict[s
         "trained on": record.data[site].num_subjects if site in record.data else 0,
         "loss": _number(said.get("loss")),
         "update norm": _number(said.get("update_norm")),
+        "ε charged": _number(said.get("epsilon_spent")),
         "validated on": evaluation.num_examples.get(site, 0),
         "macro AUC": _interval(_macro_auc(evaluation.sites.get(site, {}))),
     }

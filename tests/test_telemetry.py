@@ -27,7 +27,10 @@ def record(**changed: Any) -> RoundRecord:
         "dropped": {"west": "timed out"},
         "params_digest": "ab",
         "data": {"east": DataSummary(3), "north": DataSummary(2)},
-        "measurements": {"east": {"update_norm": 0.5}, "north": {"update_norm": 2.0, "loss": 1.0}},
+        "measurements": {
+            "east": {"update_norm": 0.5},
+            "north": {"update_norm": 2.0, "epsilon_spent": 1.5},
+        },
         "bytes_up": 100,
         "bytes_down": 300,
         "seconds": {"aggregate": 0.2, "collect": 5.0},
@@ -61,6 +64,8 @@ def test_a_round_is_told(registry: CollectorRegistry) -> None:
     assert value("fedcore_update_norm_sum") == 5
     assert value("fedcore_macro_auc", scope="north") == 0.8
     assert value("fedcore_epsilon") == 3
+    assert value("fedcore_epsilon_spent", site="north") == 1.5
+    assert value("fedcore_epsilon_spent", site="east") is None, "it told none"
 
 
 def test_every_name_is_fedcores_and_explained(registry: CollectorRegistry) -> None:

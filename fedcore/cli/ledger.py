@@ -1,4 +1,4 @@
-"""A site's own records: what left it, and which orders it accepted."""
+"""A site's own records: what left it, which orders it accepted, and what privacy they spent."""
 
 from __future__ import annotations
 
@@ -8,21 +8,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedcore.cli.options import DEFAULT_FEDERATION, FederationFile, Json, print_json
-from fedcore.errors import BlobError
+from fedcore.cli.options import DEFAULT_FEDERATION, FederationFile, Json, PlanFile, print_json
+from fedcore.errors import BlobError, OrderRefused
 from fedcore.terminal import console, show_rows
 
 if TYPE_CHECKING:
+    from fedcore.config.policy import Budget
+    from fedcore.store import budget
     from fedcore.store.api import Store
     from fedcore.store.egress import Entry
 
 ledger_app = typer.Typer(
-    help="A site's own records: what left it, which orders it took.", no_args_is_help=True
+    help="A site's own records: what left it, which orders it took, what privacy they spent.",
+    no_args_is_help=True,
 )
 
 Data = Annotated[
     Path | None,
     typer.Option(help="Folder with (a copy of) the site's bucket; unset: FEDCORE_DATA's place."),
+]
+PolicyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--policy", help="The site's policy, for its budget; unset: FEDCORE_POLICY's, or none."
+    ),
 ]
 RunId = Annotated[str | None, typer.Option("--run", help="This run alone.")]
 
@@ -71,6 +80,109 @@ def egress(
             f"the egress record is broken: {fault}. Compare it with a backup, and with the replies "
             "in the exchange"
         )
+
+
+@ledger_app.command("show")
+def show(data: Data = None, policy: PolicyFile = None, as_json: Json = False) -> None:
+    """What privacy was spent on what, and what is left of the policy's budget.
+
+    A row a run and unit: ε is the run's alone, at its plan's δ. What the runs come to together is
+    not the sum of their ε but what docs/privacy.md says. Updates that left without noise before
+    the site had a budget are counted apart: no ε bounds what they show.
+    """
+    from fedcore.store import budget, egress
+
+    store, _ = _store(data)
+    checked, fault = budget.check(store)
+    rows = [row for of_run in _runs(checked.entries).values() for row in _spent_on(of_run)]
+    show_rows("Spent", rows)
+    terms = _budget(data, policy)
+    told = None
+    if terms is not None:
+        told = _priced(budget.price(checked.entries, (), terms))
+        show_rows(f"Budget, by unit {terms.unit} and cohort {terms.cohort}", [told])
+    left = egress.check(store).entries
+    free = sum(entry.kind in egress.UPDATES and entry.spend is None for entry in left)
+    if free:
+        console.print(f"{free} updates left without noise: no epsilon bounds what they show")
+    print_json(
+        {"spent": rows, "budget": told, "without_noise": free, "fault": fault}, as_json=as_json
+    )
+    if fault is not None:
+        raise BlobError(f"the budget ledger is broken: {fault}; see `fedcore ledger verify`")
+
+
+@ledger_app.command("verify")
+def verify(
+    data: Data = None,
+    identity: Annotated[
+        list[str] | None,
+        typer.Option(help="Public identity that every entry must be signed by. Repeatable."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Check the budget ledger: whole, signed, and in agreement with the site's other records.
+
+    No entry was changed, removed or moved; each is of an order that the site accepted; no update is
+    in it twice; and every update that left, by the egress record, was paid for by an entry that is
+    still there. `fedcore ledger egress` checks that record. The site's own FEDCORE_IDENTITY, where
+    it is set, is who must have signed. Exit code 65 if anything is wrong.
+    """
+    from fedcore.store import budget
+
+    store, own = _store(data)
+    checked, fault = budget.check(store, identity or own)
+    summary = {
+        "entries": len(checked.entries),
+        "runs": len(_runs(checked.entries)),
+        "signed_by": sorted(checked.signers),
+        "head": checked.heads[-1] if checked.heads else None,
+        "fault": fault,
+    }
+    show_rows("Budget ledger", [{"what": name, "": told or "–"} for name, told in summary.items()])
+    print_json(summary, as_json=as_json)
+    if fault is not None:
+        raise BlobError(
+            f"the budget ledger is broken: {fault}. No order is obeyed until it is mended from a "
+            "backup"
+        )
+
+
+@ledger_app.command("spend")
+def spend(
+    plan: PlanFile, data: Data = None, policy: PolicyFile = None, as_json: Json = False
+) -> None:
+    """What a run of PLAN would cost this site, before it is agreed to; nothing is written.
+
+    Shows what is spent, what it would be with the run, and what would be left. Exit code 77 if
+    the site would refuse it for its budget.
+    """
+    from fedcore.config import plan as plans
+    from fedcore.config.spending import run_events, without_noise
+    from fedcore.privacy.accounting import by_unit
+    from fedcore.store import budget
+
+    what, terms = plans.load(plan), _budget(data, policy)
+    alone = by_unit(run_events(what), what.privacy.target_delta)
+    checked, fault = budget.check(_store(data)[0])
+    if fault is not None:
+        raise BlobError(f"the budget ledger is broken: {fault}; see `fedcore ledger verify`")
+    told: dict[str, Any] = {"plan": what.name, "digest": what.digest, "alone": alone}
+    told |= {"refused": None, "budget": None}
+    if terms is not None:
+        price = budget.price(checked.entries, run_events(what), terms)
+        told["refused"] = without_noise(what, terms.unit) or price.refusal
+        told["budget"] = _priced(price)
+        show_rows(f"{what.name}, by unit {terms.unit} and cohort {terms.cohort}", [told["budget"]])
+    by = ", ".join(f"ε {value:.3g} for one {unit}" for unit, value in alone.items())
+    console.print(
+        f"alone: {by or 'no bound, for it adds no noise'} (δ {what.privacy.target_delta:g})"
+    )
+    if terms is None:
+        console.print("The policy sets no budget: nothing is refused for what it spends.")
+    print_json(told, as_json=as_json)
+    if told["refused"] is not None:
+        raise OrderRefused(told["refused"])
 
 
 @ledger_app.command("orders")
@@ -124,6 +236,58 @@ def _store(data: Path | None) -> tuple[Store, list[str] | None]:
     path = settings.identity
     own = [public_text(load_key(path))] if path is not None and path.exists() else None
     return open_store(settings.data, keys=keys_of(settings.data_keys)), own
+
+
+def _budget(data: Path | None, policy: Path | None) -> Budget | None:
+    """Of the policy that is named, or of the environment's; none of a copy without one."""
+    from fedcore.config import policy as policies
+    from fedcore.settings import client_settings
+
+    if policy is None and data is not None:
+        return None
+    return policies.load(policy or client_settings().policy).budget
+
+
+def _runs(entries: list[budget.Entry]) -> dict[tuple[str, ...], list[budget.Entry]]:
+    runs: dict[tuple[str, ...], list[budget.Entry]] = {}
+    for entry in entries:
+        runs.setdefault(entry.names_run(), []).append(entry)
+    return runs
+
+
+def _spent_on(entries: list[budget.Entry]) -> list[dict[str, Any]]:
+    """Of one run, a row a unit."""
+    from fedcore.privacy.accounting import by_unit
+
+    first, events = entries[0], [event for entry in entries for event in entry.events]
+    return [
+        {
+            "run": first.run_id,
+            "since": first.when[:16].replace("T", " "),
+            "purpose": first.purpose,
+            "plan": first.plan_digest[:12],
+            "cohort": first.cohort,
+            "updates": len(entries),
+            "unit": unit,
+            "noise": " ".join(sorted({f"{e.noise_multiplier:g}" for e in of_unit})),
+            "sampling": " ".join(sorted({f"{e.sampling_rate:g}" for e in of_unit})),
+            "releases": sum(event.count for event in of_unit),
+            "ε": value,
+            "δ": f"{first.delta:g}",
+        }
+        for unit, value in by_unit(events, first.delta).items()
+        if (of_unit := [event for event in events if event.unit == unit])
+    ]
+
+
+def _priced(price: budget.Price) -> dict[str, Any]:
+    return {
+        "spent": price.spent,
+        "with_it": price.total,
+        "allowed": price.budget.epsilon,
+        "left": price.left,
+        "delta": f"{price.budget.delta:g}",
+    }
 
 
 def _row(entry: Entry) -> dict[str, Any]:

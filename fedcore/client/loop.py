@@ -40,6 +40,7 @@ from fedcore.records import (
 )
 from fedcore.store import envelope
 from fedcore.store.api import Store
+from fedcore.store.budget import BudgetLedger, Charged
 from fedcore.store.egress import Egress
 from fedcore.store.exchange import Exchange
 from fedcore.store.ledger import Ledger
@@ -74,9 +75,11 @@ class Client:
         self._ledger = Ledger(data)
         identity = None if partner is None else partner.identity
         self._egress = Egress(data, identity, policy.approver)
+        self._budget = BudgetLedger(data, self._egress, policy.budget, identity, policy.approver)
         self._inbox = Inbox(exchange)
         self._outbox = Outbox(exchange, self._egress, identity)
         self._asked: tuple[Plan | None, int | None] = (None, None)
+        self._charged: Charged | None = None
         self._server_key = envelope.public_key(policy.server_public_key)
         self._round_num = -1
         self._plan: Plan | None = None
@@ -128,7 +131,7 @@ class Client:
         order says that the run is over.
         """
         order_digest, talk = "", None
-        self._asked = (None, None)
+        self._asked, self._charged = (None, None), None
         try:
             order, order_digest = self._exchange.order(self._site, run_id, seq, self._server_key)
             if isinstance(order, FinishOrder):
@@ -153,7 +156,7 @@ class Client:
         Where it would be a second, other one in its place, the site refuses instead.
         """
         try:
-            self._outbox.send(reply, *self._asked)
+            self._outbox.send(reply, *self._asked, self._charged)
         except OrderRefused as error:
             step = reply.step if isinstance(reply, Message) else None
             said = (reply.site, reply.run_id, reply.seq, reply.order_digest)
@@ -188,6 +191,8 @@ class Client:
         if isinstance(order, EvalOrder) and order.onnx_digest is not None:
             model = self._inbox.onnx(order.run_id, order.onnx_digest, spent)
         self._egress.recall(self._ledger.accept(order, talk.order_digest, self._egress.end()))
+        if isinstance(order, TrainOrder):
+            self._charged = self._budget.charge(order, talk.order_digest, plan)
         summand: Summand
         if isinstance(order, EvalOrder):
             evaluate = partial(self._evaluate, order, talk.order_digest, params, model, plan, spent)
@@ -202,7 +207,8 @@ class Client:
                 yield train()
                 return
             change = self._change(order, params, plan, spent)
-            summand = UpdateSummand(plan, order, params, change, train)
+            secret = Private(self._data, order, talk.order_digest).noise_key
+            summand = UpdateSummand(plan, order, params, change, train, secret)
         if self._partner is None:
             raise OrderRefused(
                 "the plan wants secure aggregation, and this client has no identity; set "
@@ -215,7 +221,9 @@ class Client:
         self, order: TrainOrder, digest: str, params: Params, plan: Plan, spent: dict[str, float]
     ) -> ClientUpdate:
         update = self._learner_of(plan, spent).train(order, digest, params)
-        return replace(update, measurements={**update.measurements, **spent})
+        # What a hospital spent on other studies is its own business, and no server's.
+        told = {} if self._charged is None else {"epsilon_spent": self._charged.stated}
+        return replace(update, measurements={**update.measurements, **spent, **told})
 
     def _evaluate(
         self, order: EvalOrder, digest: str, params: Params, model: bytes | None, plan: Plan,

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from fedcore.config.plan import Plan, Privacy
-from fedcore.privacy.accounting import GaussianEvent, epsilon
+from fedcore.config.plan import Plan
 from fedcore.records import (
     ClientUpdate,
     Evaluation,
@@ -17,6 +14,7 @@ from fedcore.records import (
     SealedUpdate,
 )
 from fedcore.store import blobs
+from fedcore.store.budget import Charged
 from fedcore.store.egress import REFUSAL, Departure, Egress
 from fedcore.store.exchange import Exchange, Parcel, pack_reply
 
@@ -33,11 +31,18 @@ class Outbox:
         self._egress = egress
         self._identity = identity
 
-    def send(self, reply: Reply, plan: Plan | None = None, round_num: int | None = None) -> None:
+    def send(
+        self,
+        reply: Reply,
+        plan: Plan | None = None,
+        round_num: int | None = None,
+        charged: Charged | None = None,
+    ) -> None:
         """Note the reply, and put it; what left before is neither noted nor put again.
 
-        ``plan`` and ``round_num``: of the order, where it could be read. Raises OrderRefused, and
-        nothing leaves, if something else was about to leave for this place before.
+        ``plan`` and ``round_num``: of the order, where it could be read. ``charged``: how an update
+        was paid for. Raises OrderRefused, and nothing leaves, if something else was about to leave
+        for this place before.
         """
         packed = pack_reply(reply)
         before = self._egress.noted(packed.key)
@@ -46,18 +51,25 @@ class Outbox:
             return
         head = bytes.fromhex(before.previous) if before and again else self._egress.head
         parcel = packed if self._identity is None else packed.signed(self._identity, head)
-        departure = _departure(reply, parcel, plan, round_num)
+        departure = _departure(reply, parcel, plan, round_num, charged)
         if before is None or before.sha256 != departure.sha256:
             self._egress.note(departure)
         self._exchange.put_parcel(parcel)
 
 
-def _departure(reply: Reply, parcel: Parcel, plan: Plan | None, round_num: int | None) -> Departure:
+def _departure(
+    reply: Reply,
+    parcel: Parcel,
+    plan: Plan | None,
+    round_num: int | None,
+    charged: Charged | None,
+) -> Departure:
     privacy = None if plan is None else plan.privacy
-    spent, norm = None, None
+    norm = None
     if isinstance(reply, ClientUpdate | SealedUpdate):
         norm = reply.measurements.get("update_norm")
-        spent = _spent(privacy, round_num)
+    else:
+        charged = None
     return Departure(
         run_id=reply.run_id,
         seq=reply.seq,
@@ -73,17 +85,9 @@ def _departure(reply: Reply, parcel: Parcel, plan: Plan | None, round_num: int |
         clip_norm=None if privacy is None else privacy.clip_norm,
         update_norm=norm,
         noise_multiplier=None if privacy is None else privacy.noise_multiplier,
-        epsilon=spent,
+        epsilon=None if charged is None else charged.stated,
+        spend=None if charged is None else charged.head,
     )
-
-
-def _spent(privacy: Privacy | None, round_num: int | None) -> float | None:
-    """The epsilon of the rounds up to this one, with the noise that the plan promises."""
-    if privacy is None or round_num is None or privacy.noise_source == "seeded":
-        return None
-    events = [GaussianEvent(privacy.noise_multiplier, round_num + 1)]
-    bound = epsilon(events, privacy.target_delta)
-    return bound if math.isfinite(bound) else None
 
 
 def _kind(reply: Reply) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
 
 from fedcore.errors import OrderRefused
@@ -11,6 +12,9 @@ from fedcore.store.api import Store
 
 _BEGUN, _OPENED = "order", "opened"
 """These hold no secret, and are kept."""
+
+_NOISE = "noise"
+"""Of a round, and not of one attempt at it."""
 
 
 class Private:
@@ -36,7 +40,7 @@ class Private:
         begun_by = self.remember(_BEGUN, lambda: self._order_digest)
         if begun_by != self._order_digest:
             raise OrderRefused("this attempt at the round was begun by another order before")
-        forget(self._store, self._run_id, but=self._place)
+        forget(self._store, self._run_id, but=(f"{self._place}.", f"{self._round}.{_NOISE}"))
 
     def open_for(self, survivors: Sequence[str]) -> None:
         """Help to open the sum over these sites, and over no others in this round, ever.
@@ -52,6 +56,22 @@ class Private:
                 "of two sums would be a site's update; the round needs the same sites again"
             )
 
+    def noise_key(self) -> bytes:
+        """32 random bytes that the site's noise in this round is drawn from, in every attempt.
+
+        Noise drawn anew for a sum that was opened before would be a second look at it. Raises
+        OrderRefused for a round that was opened and is over.
+        """
+        key = f"{self._round}.{_NOISE}"
+        if not self._store.exists(key):
+            if self._store.exists(f"{self._round}.{_OPENED}"):
+                raise OrderRefused(
+                    "this site helped to open the round's sum before, and has forgotten its noise "
+                    "since: with other noise, the sum would be shown twice"
+                )
+            self._store.create(key, os.urandom(32))
+        return self._store.get(key)
+
     def remember(self, name: str, make: Callable[[], bytes]) -> bytes:
         """What is known as ``name``; what ``make`` gives is kept if there is nothing yet."""
         key = f"{self._place}.{name}"
@@ -60,11 +80,10 @@ class Private:
         return self._store.get(key)
 
 
-def forget(store: Store, run_id: str, *, but: str | None = None) -> None:
-    """Delete every secret of the run's rounds, except those of the one in progress."""
+def forget(store: Store, run_id: str, *, but: tuple[str, ...] = ()) -> None:
+    """Delete every secret of the run's rounds, ``but`` those whose keys begin so."""
     for key in list(store.list(_place(run_id))):
-        current = but is not None and key.startswith(f"{but}.")
-        if not current and not key.endswith((f".{_BEGUN}", f".{_OPENED}")):
+        if not key.startswith(but) and not key.endswith((f".{_BEGUN}", f".{_OPENED}")):
             store.delete(key)
 
 

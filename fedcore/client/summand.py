@@ -13,6 +13,7 @@ from fedcore.config.plan import Plan
 from fedcore.evaluation import tally
 from fedcore.params import Params
 from fedcore.privacy.division import Division, Parts, division, whole_numbers
+from fedcore.privacy.secagg.secrets import context_of, derive
 from fedcore.records import (
     ClientUpdate,
     DataSummary,
@@ -38,7 +39,8 @@ class UpdateSummand:
     """The weighed update of a round.
 
     ``params``: those to train from; ``change``: what the round before changed in them, where the
-    plan's choice of what to encrypt rests on it.
+    plan's choice of what to encrypt rests on it. ``secret``: gives 32 bytes that only this site
+    knows, the same in every attempt at the round; called where the plan has the sites add noise.
     """
 
     plan: Plan
@@ -46,6 +48,7 @@ class UpdateSummand:
     params: Params
     change: Params | None
     train: Callable[[], ClientUpdate]
+    secret: Callable[[], bytes]
 
     def division(self, sites: int) -> Division:
         fields = self.plan.division_of_updates()
@@ -54,7 +57,11 @@ class UpdateSummand:
     def make(self, divided: Division, /) -> tuple[Parts, SealedUpdate]:
         update = self.train()
         key = rounding_key(self.plan, self.order)
-        return divided.divide(update.update, update.weights, self.params, key), _cover(update)
+        noise_key = None
+        if self.plan.noise_in_shares:
+            noise_key = share_key(self.plan, self.order, self.secret)
+        parts = divided.divide(update.update, update.weights, self.params, key, noise_key)
+        return parts, _cover(update)
 
 
 @dataclass(frozen=True)
@@ -84,12 +91,27 @@ def rounding_key(plan: Plan, order: TrainOrder) -> bytes:
     return hashlib.sha256(str(number).encode()).digest()
 
 
+def share_key(plan: Plan, order: TrainOrder, secret: Callable[[], bytes]) -> bytes:
+    """The 32 bytes that the site's share of the noise is drawn from.
+
+    By what names the update: another update of the same round has other noise, so that no two
+    sums with the same noise are ever opened, whose difference would have none.
+    """
+    if plan.privacy.noise_source == "seeded":
+        number = seeds.derive(plan.seed, "noise", order.site, order.round_num)
+        return hashlib.sha256(str(number).encode()).digest()
+    return derive(secret(), "noise", context_of(*order.names_update()))
+
+
 def _cover(update: ClientUpdate) -> SealedUpdate:
-    """The reply around the update: nothing of what the site has or learnt."""
+    """The reply around the update: nothing of what the site has or learnt.
+
+    ``epsilon_spent`` follows from the plan.
+    """
     kept = {
         name: value
         for name, value in update.measurements.items()
-        if name.startswith("seconds.") or name == "bytes_down"
+        if name.startswith("seconds.") or name in ("bytes_down", "epsilon_spent")
     }
     said = (update.site, update.run_id, update.seq, update.order_digest)
     return SealedUpdate(*said, {}, data=without_modalities(update.data), measurements=kept)

@@ -76,6 +76,9 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
     "noise": (
         Option("no noise"),
         Option("`noise_multiplier` set", {"privacy": {"noise_multiplier": 1.0}}),
+        Option("`noise_by: sites`, with a threshold",
+               {"privacy": {"noise_multiplier": 1.0, "noise_by": "sites"},
+                **_secure(threshold=5)}),
     ),
     "optimiser": (
         Option("plain server step"),

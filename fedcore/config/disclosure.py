@@ -23,6 +23,10 @@ def secure_of(plan: Mapping[str, Any]) -> SecureAggregation:
     return SecureAggregation.model_validate(plan.get("secure_aggregation") or {})
 
 
+def _privacy_of(plan: Mapping[str, Any]) -> Privacy:
+    return Privacy.model_validate(plan.get("privacy") or {})
+
+
 def hides_sites(plan: Mapping[str, Any]) -> bool:
     """Whether loss, update norm, weights and modalities by site are kept from the server."""
     return secure_of(plan).mode != "none"
@@ -49,19 +53,17 @@ def server_sees(plan: Mapping[str, Any]) -> str:
         return "every update, whole"
     if in_the_open(secure):
         return f"the sum, and of every update all but {_encrypted(secure)}"
-    return "the sum of the updates"
+    noisy = _privacy_of(plan).noise_by == "sites"
+    return "the sum of the updates, with noise" if noisy else "the sum of the updates"
 
 
 def disclosure(plan: Mapping[str, Any]) -> list[Answer]:
     """What the server sees under the plan, and who else would have to help it to see more."""
     secure = secure_of(plan)
-    noise = Privacy.model_validate(plan.get("privacy") or {}).noise_multiplier > 0
     hidden = hides_sites(plan)
     return [
         ("Of one site's update", _of_one(secure)),
-        ("Of the sum over the sites", "all of it" + (
-            ". The noise is added by the server, after the sum: it protects from those who get "
-            "the model, not from the server" if noise else "")),
+        ("Of the sum over the sites", _of_the_sum(plan)),
         ("Which parts of the model a site trained", _of_the_weights(secure)),
         ("A site's loss, size of update and modalities", NOT_TOLD if hidden else "told"),
         ("A site's evaluation", "nothing: its counts are summed behind masks" if
@@ -112,6 +114,21 @@ def _of_one(secure: SecureAggregation) -> str:
     if secure.rest == "masked":
         return f"nothing: {_encrypted(secure)} arrive encrypted, the rest behind masks"
     return f"every value but {_encrypted(secure)}, which arrive encrypted"
+
+
+def _of_the_sum(plan: Mapping[str, Any]) -> str:
+    privacy = _privacy_of(plan)
+    if privacy.noise_multiplier == 0:
+        return "all of it"
+    if privacy.noise_by == "sites":
+        return (
+            "the sum with noise, of which every site adds a share behind its mask: nobody sees it "
+            "without"
+        )
+    return (
+        "all of it. The noise is added by the server, after the sum: it protects from those who "
+        "get the model, not from the server"
+    )
 
 
 def _of_the_weights(secure: SecureAggregation) -> str:

@@ -155,16 +155,37 @@ class Cohort(Section):
     min_clients: int = Field(default=1, ge=1, description="fewer usable replies end the round")
 
 
+class SubjectPrivacy(Section):
+    """DP-SGD (Abadi et al. 2016) at the sites: what one subject adds to a step is clipped and
+    hidden by noise. All of a subject's scans are one example."""
+
+    clip_norm: float = Field(gt=0, description="of one subject's gradient")
+    noise_multiplier: float = Field(gt=0, description="of each local step")
+    sampling_rate: float = Field(
+        gt=0, le=1, description="with this probability a subject is in a step (Poisson)"
+    )
+    steps: int = Field(
+        ge=1, description="local steps of one round; replaces training.epochs and batch_size"
+    )
+
+
 class Privacy(Section):
     """Clipping and noise: the site-level Gaussian mechanism. Zero noise gives no guarantee."""
 
     clip_norm: float | None = Field(default=None, gt=0)
     noise_multiplier: float = Field(default=0.0, ge=0)
     target_delta: float = Field(default=1e-5, gt=0, lt=1)
+    noise_by: Literal["server", "sites"] = Field(
+        default="server", description="who adds the noise to a sum: the server, which sees it "
+        "before; or each site a share, behind masks, so that nobody sees a sum without noise"
+    )  # fmt: skip
     noise_source: Literal["os", "seeded"] = Field(
         default="os", description="seeded is for comparisons and tests: whoever knows the seed "
         "can subtract the noise"
     )  # fmt: skip
+    subject: SubjectPrivacy | None = Field(
+        default=None, description="privacy of single subjects, by DP-SGD; unset = none"
+    )
 
 
 class SecureAggregation(Section):
@@ -286,7 +307,14 @@ class Plan(Section):
             "encrypt": rule.encrypt,
             "share": rule.encrypt_share,
             "rest": rule.rest,
+            "noise_multiplier": self.privacy.noise_multiplier if self.noise_in_shares else 0.0,
+            "threshold": rule.threshold,
         }
+
+    @property
+    def noise_in_shares(self) -> bool:
+        """Whether each site adds a share of the sum's noise, behind its masks."""
+        return self.privacy.noise_by == "sites"
 
     @property
     def digest(self) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
 from fedcore.config import yaml
 from fedcore.config.disclosure import in_the_open
 from fedcore.config.plan import Name, Plan, Section
+from fedcore.privacy.accounting import Unit
 
 
 class Allow(Section):
@@ -33,9 +35,34 @@ class Allow(Section):
     require_noise: float | None = Field(
         default=None, gt=0, description="smallest noise_multiplier accepted; unset = none asked"
     )
+    require_noise_by_sites: bool = Field(
+        default=False, description="true: no plan in which the server sees a sum before its noise"
+    )
     require_secure_aggregation: bool = Field(
         default=False, description="true: no plan by which the server sees this site's own update"
     )
+
+
+class Budget(Section):
+    """How much privacy all studies together may cost, of which the site keeps a ledger."""
+
+    epsilon: float = Field(gt=0, description="refused is what would take the sum above this")
+    delta: float = Field(
+        default=1e-5, gt=0, lt=1, description="the chance that the bound does not hold; well "
+        "below 1 in the number of subjects"
+    )  # fmt: skip
+    unit: Unit = Field(
+        default="subject", description="whose contribution is to be hidden: one subject's, or all "
+        "of the site's"
+    )  # fmt: skip
+    cohort: Name = Field(
+        default="all", description="a name for the people in this bucket; a new name begins a new "
+        "sum, and is right only for people of whom nobody was in the old one"
+    )  # fmt: skip
+    charge: Literal["run", "round"] = Field(
+        default="run", description="run: at its first order, a run is charged whole, and refused "
+        "whole; round: as it goes, so that it may be refused midway"
+    )  # fmt: skip
 
 
 class Policy(Section):
@@ -44,6 +71,9 @@ class Policy(Section):
     site: Name
     server_public_key: str = Field(description="Ed25519, base64; `fedcore keys show` prints it")
     allow: Allow
+    budget: Budget | None = Field(
+        default=None, description="unset: what is spent is noted, and nothing refused for it"
+    )
     min_cell: int = Field(
         default=5, ge=1, description="groups with fewer subjects are not reported; evaluations "
         "on fewer subjects are refused"
@@ -92,6 +122,8 @@ def objection(policy: Policy, plan: Plan) -> str | None:
             f"noise_multiplier {plan.privacy.noise_multiplier} is below the {wanted} that this "
             "site requires"
         )
+    if allow.require_noise_by_sites and not plan.noise_in_shares:
+        return "this site requires noise in shares (privacy.noise_by: sites)"
     if allow.require_secure_aggregation and plan.secure_aggregation.mode == "none":
         return "this site requires secure aggregation: masks or ckks"
     if allow.require_secure_aggregation and in_the_open(plan.secure_aggregation):

@@ -17,6 +17,7 @@ def illegal_combinations(plan: Plan) -> list[str]:
             "privacy: noise_multiplier without clip_norm protects nothing, because noise is scaled "
             "to the clipped norm; set clip_norm or remove the noise"
         )
+    faults += _against_noise_in_shares(plan)
     unbounded = plan.aggregation.weights == "examples" and plan.aggregation.weight_cap is None
     if private and unbounded:
         faults.append(
@@ -41,6 +42,27 @@ def illegal_combinations(plan: Plan) -> list[str]:
         *_against_secure_aggregation(plan),
         *_against_hidden_statistics(plan),
     ]
+
+
+def _against_noise_in_shares(plan: Plan) -> list[str]:
+    """What noise that the sites add cannot go with, or without."""
+    if plan.privacy.noise_by != "sites":
+        return []
+    secure, where = plan.secure_aggregation, "privacy: noise_by: sites "
+    faults = []
+    if plan.privacy.noise_multiplier == 0:
+        faults.append(f"{where}has no effect without noise_multiplier; set it, or remove noise_by")
+    if secure.mode != "masks":
+        faults.append(
+            f"{where}needs secure_aggregation.mode: masks, because a share alone hides no update, "
+            "and shares are whole numbers on the grid of the masks; set it, or use noise_by: server"
+        )
+    elif secure.threshold is None:
+        faults.append(
+            f"{where}needs secure_aggregation.threshold, because the shares must be enough noise "
+            "over as few sites as a sum may be opened over; set it"
+        )
+    return faults
 
 
 def _without_effect_on_the_server(how: Aggregation) -> list[str]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fedcore.errors import ConfigError
 from fedcore.params import Params, module_of, modules
-from fedcore.privacy import fixed_point
+from fedcore.privacy import fixed_point, noise_shares
 from fedcore.privacy.fixed_point import Grid, Values, Words
 
 if TYPE_CHECKING:  # TenSEAL is there only where a plan encrypts
@@ -55,15 +55,27 @@ class Division:
         return 0 if self.selection is None else int(self.selection.sum())
 
     def divide(
-        self, update: Params, weights: Mapping[str, float], like: Params, key: bytes
+        self,
+        update: Params,
+        weights: Mapping[str, float],
+        like: Params,
+        key: bytes,
+        noise_key: bytes | None = None,
     ) -> Parts:
-        """The parts of one site's update. ``key``: for the rounding of the masked part.
+        """The parts of one site's update. ``key``: for the rounding of the masked part;
+        ``noise_key``: for this site's share of the noise, where the grid has some.
 
-        Raises ValueError as ``fixed_point.flatten`` does.
+        Raises ValueError as ``fixed_point.flatten`` does, and without a key for the noise.
         """
         words = None
         if self.grid is not None:
             words = fixed_point.flatten(update, weights, like, self.grid, key)
+            if self.grid.noise:
+                if noise_key is None:
+                    raise ValueError("this site's share of the noise has no key")
+                # On every param, those that this site did not train among them; not on the weights.
+                params = words[: words.size - len(modules(like))]
+                noise_shares.add(params, self.grid.noise, noise_key)
         if self.selection is None:
             return Parts(masked=words)
         from fedcore.privacy import ckks
@@ -106,15 +118,21 @@ def division(
     share: float = 1.0,
     rest: str = "masked",
     change: Params | None = None,
+    noise_multiplier: float = 0.0,
+    threshold: int | None = None,
 ) -> Division:
     """The division for a round among ``sites``, by the fields of a plan's secure_aggregation.
 
     ``bound``: of a site's value, the clip norm. ``change``: of the global params in the round
     before; the share that changed most is taken for the most revealing (``ckks.select``).
-    Raises ConfigError or ValueError where bits or patterns do not fit, and ConfigError where
-    TenSEAL is not installed and has to encrypt.
+    ``noise_multiplier``: of noise that the sites add behind the masks, enough of it over any
+    ``threshold`` sites. Raises ConfigError or ValueError where bits or patterns do not fit, and
+    ConfigError where TenSEAL is not installed and has to encrypt.
     """
     grid = fixed_point.grid(bits, bound, sites)
+    if noise_multiplier > 0 and threshold is not None:
+        share = _share_of_noise(like, grid, noise_multiplier, threshold)
+        grid = fixed_point.grid(bits, bound, sites, noise=share)
     if mode == "masks":
         return Division(bound, grid)
     try:
@@ -129,6 +147,19 @@ def division(
     behind_masks = rest == "masked" and not selection.all()
     parameters = ckks.fitting(bound, sites, bits)
     return Division(bound, grid if behind_masks else None, parameters, selection)
+
+
+def _share_of_noise(like: Params, grid: Grid, noise_multiplier: float, threshold: int) -> int:
+    """The standard deviation of one site's share, in units of the grid. Raises ConfigError."""
+    dimension = sum(array.size for array in like.values())
+    unit = noise_shares.sensitivity(grid.largest, dimension)
+    share = noise_shares.stddev(noise_multiplier, unit, threshold)
+    if noise_shares.excess(share, threshold, dimension) > noise_shares.NEGLIGIBLE:
+        raise ConfigError(
+            f"secure_aggregation: {grid.bits} bits are too coarse for noise_by: sites, whose noise "
+            "would be counted as finer than it is; set bits higher"
+        )
+    return share
 
 
 def whole_numbers(largest: int, sites: int) -> Division:

@@ -13,6 +13,7 @@ again leaves no trace: floating point has neither property.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -41,17 +42,28 @@ class Grid:
     integer. The sum of n ≤ ``summands`` of them has magnitude at most n·M < n·2^(bits−1) ≤
     2^(word−1), as word ≥ bits + ⌈log2 summands⌉. So it lies in the centred range of the modulus
     2^word and is read off there without error.
+
+    ``noise``: standard deviation, in units, of what each summand adds for privacy. Then the word
+    has room for 12 times that of the sum too: it wraps round with a probability below 10⁻³².
     """
 
     bits: int
     bound: float
     summands: int
+    noise: int = 0
 
     @property
     def word(self) -> int:
         """Bits of a word: the smallest of 16, 32 and 64 that holds the sum."""
-        needed = self.bits + (self.summands - 1).bit_length()
-        return next(word for word in _WORDS if word >= needed)
+        return next(word for word in _WORDS if word >= self.needed)
+
+    @property
+    def needed(self) -> int:
+        """Bits that the sum can have."""
+        if self.noise == 0:
+            return self.bits + (self.summands - 1).bit_length()
+        noise = 12 * self.noise * (math.isqrt(self.summands - 1) + 1)
+        return 1 + (self.summands * self.largest + noise).bit_length()
 
     @property
     def dtype(self) -> np.dtype[np.unsignedinteger[Any]]:
@@ -72,8 +84,9 @@ class Grid:
         return self.bound / self.largest
 
 
-def grid(bits: int, bound: float, summands: int) -> Grid:
-    """The grid for sums of at most ``summands`` values of magnitude at most ``bound``.
+def grid(bits: int, bound: float, summands: int, noise: int = 0) -> Grid:
+    """The grid for sums of at most ``summands`` values of magnitude at most ``bound``, each with
+    ``noise`` (see ``Grid``).
 
     Raises ValueError where no word holds the sum, or float64 not all ``bits``.
     """
@@ -83,13 +96,13 @@ def grid(bits: int, bound: float, summands: int) -> Grid:
         )
     if not 2 <= bits <= _EXACT:
         raise ValueError(f"bits is {bits}; a sign and a magnitude in float64 take 2 to {_EXACT}")
-    needed = bits + (summands - 1).bit_length()
-    if needed > _WORDS[-1]:
+    made = Grid(bits, float(bound), summands, noise)
+    if made.needed > _WORDS[-1]:
         raise ValueError(
-            f"the sum of {summands} values of {bits} bits needs {needed} bits, and a word has 64; "
-            f"set bits to {bits - needed + 64} or fewer, or make the cohort smaller"
+            f"the sum of {summands} values of {bits} bits needs {made.needed} bits, and a word has "
+            f"64; set bits to {bits - made.needed + 64} or fewer, or make the cohort smaller"
         )
-    return Grid(bits, float(bound), summands)
+    return made
 
 
 def encode(values: NDArray[Any], grid: Grid, key: bytes, out: Words | None = None) -> Words:

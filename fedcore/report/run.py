@@ -28,7 +28,8 @@ class RunReport:
     - ``final``: ``{overall: M, groups: {attribute: {value: M}}, suppressed: {attribute:
       subjects}}``
     - ``sites``: ``{site: {summary: M | None, num_examples: {split: count} | count,
-      modalities: {name: count}, left_out: {reason: count}, refusals: [reason]}}``
+      modalities: {name: count}, left_out: {reason: count}, refusals: [reason],
+      epsilon_spent: value | None}}``: the last is what the site's own ledger charged to the run
     - ``fairness``: ``{attribute: {gap, best, worst, metric, undefined: [value],
       equal_opportunity: {gap}}}``
     - ``verdict``: ``{passed, reasons, checks: [{name, threshold, value, passed, reason}]}``

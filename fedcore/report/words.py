@@ -124,6 +124,9 @@ def guarantee(privacy: Record | None) -> list[str]:
     if epsilon > 10:
         sentences.append("That is a weak promise: as a rule of thumb ε below 10 is worth having, "
                          "and below 1 strong.")  # fmt: skip
+    if unit == "subject":
+        sentences.append("It speaks of all scans of one person together, at the site where they "
+                         "lie.")  # fmt: skip
     if unit == "site":
         sentences.append("It speaks of a whole site's contribution to the published model, "
                          "and says nothing of what people can see at the site itself.")  # fmt: skip

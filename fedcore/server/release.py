@@ -7,16 +7,16 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import torch
 
 from fedcore import __version__
 from fedcore.config.plan import Plan
+from fedcore.config.spending import run_events
 from fedcore.errors import NotFound, ReleaseError
 from fedcore.evaluation.gates import Check, Verdict
 from fedcore.evaluation.gates import judge as judge_figures
 from fedcore.models.initial import build_model
-from fedcore.privacy.accounting import GaussianEvent, epsilon, statement
+from fedcore.privacy.accounting import GaussianEvent, Unit, by_unit, statement
 from fedcore.records import EvaluationRecord
 from fedcore.registry import onnx
 from fedcore.registry.api import Registry
@@ -105,21 +105,32 @@ def register(run: Run, evaluation: EvaluationRecord, verdict: Verdict, store: St
 
 
 def privacy(plan: Plan) -> dict[str, Any]:
-    """Unit, epsilon (None = no guarantee), delta, and what they mean in plain words."""
-    events = [GaussianEvent(plan.privacy.noise_multiplier, count=plan.rounds)]
-    value = epsilon(events, plan.privacy.target_delta)
-    text = statement(events, plan.privacy.target_delta)
-    if plan.privacy.noise_source == "seeded" and np.isfinite(value):
-        value, text = np.inf, (
+    """Unit, epsilon (None = no guarantee), delta, and what they mean in plain words.
+
+    Where a plan protects both, of one subject, which people ask for first; the statement says both.
+    """
+    delta, events = plan.privacy.target_delta, run_events(plan)
+    found = by_unit(events, delta)
+    unit: Unit = "subject" if "subject" in found else "site"
+    told = [
+        statement([e for e in events if e.unit == of], delta, in_shares=plan.noise_in_shares)
+        for of in found
+    ]
+    return {
+        "unit": unit,
+        "epsilon": found.get(unit),
+        "delta": delta,
+        "statement": " ".join(told) or _no_guarantee(plan),
+    }
+
+
+def _no_guarantee(plan: Plan) -> str:
+    if plan.privacy.noise_multiplier > 0 or plan.privacy.subject is not None:
+        return (
             "No formal guarantee: the noise came from the plan's seed, and whoever knows the seed "
             "can subtract it. Use noise_source: os."
-        )  # fmt: skip
-    return {
-        "unit": "site",
-        "epsilon": float(value) if np.isfinite(value) else None,
-        "delta": plan.privacy.target_delta,
-        "statement": text,
-    }
+        )
+    return statement([GaussianEvent(0.0, plan.rounds)], plan.privacy.target_delta)
 
 
 def participants(run: Run) -> dict[str, Mapping[str, Any]]:

@@ -93,6 +93,7 @@ def headline(result: Mapping[str, Any]) -> dict[str, Any]:
                 "modalities": site["modalities"],
                 "auc": ((site["summary"] or {}).get("macro_auc") or {}).get("value"),
                 "left_out": site["left_out"],
+                "epsilon_spent": site["epsilon_spent"],
             }
             for name, site in result["sites"].items()
         },
@@ -138,8 +139,16 @@ def _site(
         },
         "modalities": data.get("modalities", {}),
         "left_out": dict(left_out),
+        "epsilon_spent": _charged(site, rounds),
         "refusals": sorted(set(reasons)),
     }
+
+
+def _charged(site: str, rounds: list[RoundRecord]) -> float | None:
+    """What the site's budget ledger charged to the run, as its last update tells."""
+    said = [record.measurements.get(site, {}) for record in rounds]
+    told = [of["epsilon_spent"] for of in said if "epsilon_spent" in of]
+    return told[-1] if told else None
 
 
 def _seconds(rounds: list[RoundRecord], evaluations: list[EvaluationRecord]) -> dict[str, float]:

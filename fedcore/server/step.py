@@ -99,10 +99,14 @@ def accumulate(plan: Plan, params: Params, arrivals: Iterable[Arrival]) -> Sum:
 
 
 def advance(plan: Plan, state: ServerState, summed: Sum) -> ServerState:
-    """The state of the next round: noise on the sum, division by the weights, server optimiser."""
+    """The state of the next round: noise on the sum, division by the weights, server optimiser.
+
+    Where the sites add the noise, the sum came with it.
+    """
     privacy, rule = plan.privacy, plan.aggregation
     sums = summed.total.trained()
-    if privacy.noise_multiplier > 0 and privacy.clip_norm is not None:
+    noise_is_missing = privacy.noise_multiplier > 0 and not plan.noise_in_shares
+    if noise_is_missing and privacy.clip_norm is not None:
         # Weights are at most 1 here: a plan with noise and unbounded weights is refused.
         stddev = gaussian.stddev(privacy.noise_multiplier, privacy.clip_norm, max_weight=1.0)
         seeded = privacy.noise_source == "seeded"

@@ -27,6 +27,8 @@ from fedcore.store.exchange import grants
 from fedcore.store.identity import NO_HEAD, egress_head
 
 REFUSAL = "Refusal"
+UPDATES = ("ClientUpdate", "SealedUpdate", "masked_input")
+"""The kinds in which something of what a site learnt leaves."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,17 @@ class Egress:
     def noted(self, destination: str) -> Entry | None:
         """What is known to have been noted for that place; of several, the last."""
         return self._noted.get(destination)
+
+    def last_spend(self) -> str | None:
+        """What the last update that left was charged under; None if none was.
+
+        Reads the record from its end. Raises OrderRefused if that is broken.
+        """
+        for number in range(self.end() - 1, 0, -1):
+            entry = self._chain.read(number)
+            if entry.kind in UPDATES:
+                return entry.spend
+        return None
 
     @property
     def head(self) -> bytes:

@@ -8,11 +8,15 @@ prevent that; a site that helps to open one sum a round does.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import toy
 
 from fedcore import params as flat
+from fedcore.client.private import Private, forget
+from fedcore.client.summand import share_key
 from fedcore.errors import QuorumNotReached
 from fedcore.params import Params
 from fedcore.records import ClientUpdate
@@ -22,8 +26,14 @@ from fedcore.store.memory import MemoryStore
 FIELDS = {"rounds": 1, "aggregation": {"weights": "uniform"}}
 
 
+NOISE_IN_SHARES = {"clip_norm": 1.0, "noise_multiplier": 1.0, "noise_by": "sites"}
+
+
 def secure(mode: str) -> toy.Plan:
-    return toy.plan(**FIELDS, secure_aggregation={"mode": mode, "threshold": 2})
+    """Behind masks, or encrypted; "noisy": behind masks, and the sites add noise."""
+    privacy = {"privacy": NOISE_IN_SHARES} if mode == "noisy" else {}
+    how = {"mode": "masks" if mode == "noisy" else mode, "threshold": 2}
+    return toy.plan(**FIELDS, **privacy, secure_aggregation=how)
 
 
 def mean_of_round(
@@ -54,7 +64,7 @@ def update_in_the_open(site: str) -> Params:
     return reply.update
 
 
-@pytest.mark.parametrize("mode", ["masks", "ckks"])
+@pytest.mark.parametrize("mode", ["masks", "ckks", "noisy"])
 def test_a_round_is_not_opened_again_without_a_site(mode: str) -> None:
     """The sites that helped to open the first sum do not help with another one."""
     store, data = MemoryStore(), toy.site_stores()
@@ -65,13 +75,36 @@ def test_a_round_is_not_opened_again_without_a_site(mode: str) -> None:
         mean_of_round(store, without_west, mode)
 
 
-def test_with_the_same_sites_it_may_be_done_again() -> None:
+@pytest.mark.parametrize("mode", ["masks", "noisy"])
+def test_with_the_same_sites_it_may_be_done_again(mode: str) -> None:
+    """And gives the same bits: of a noisy sum too, or the mean of many would have no noise."""
     store, data = MemoryStore(), toy.site_stores()
-    first = mean_of_round(store, toy.InlineLauncher(store, data), "masks")
-    deny_that_it_was_opened(store, "masks")
-    again = mean_of_round(store, toy.InlineLauncher(store, data), "masks")
+    first = mean_of_round(store, toy.InlineLauncher(store, data), mode)
+    deny_that_it_was_opened(store, mode)
+    again = mean_of_round(store, toy.InlineLauncher(store, data), mode)
     for name in first:
         np.testing.assert_array_equal(again[name], first[name])
+
+
+def test_once_its_noise_is_forgotten_an_opened_round_is_not_done_again() -> None:
+    store, data = MemoryStore(), toy.site_stores()
+    mean_of_round(store, toy.InlineLauncher(store, data), "noisy")
+    for of in data.values():
+        forget(of, "run-1")  # as the next round, or the end of the run, makes them
+    deny_that_it_was_opened(store, "noisy")
+    with pytest.raises(QuorumNotReached, match="forgotten its noise"):
+        mean_of_round(store, toy.InlineLauncher(store, data), "noisy")
+
+
+def test_from_other_params_the_same_round_has_other_noise() -> None:
+    """Or the difference of both would be that of two updates, without any noise."""
+    store, data = MemoryStore(), toy.site_stores()
+    run = toy.open_toy(store, secure("noisy"))
+    order = toy.orders.train_orders(run, 0)[0]
+    private = Private(data["east"], order, "digest")
+    of = [order, replace(order, attempt=1, seq=7), replace(order, params_digest="others")]
+    keys = [share_key(run.plan, one, private.noise_key) for one in of]
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_under_another_runs_name_the_difference_is_the_sites_update() -> None:

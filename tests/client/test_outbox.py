@@ -10,6 +10,7 @@ import toy
 from faults import FaultyStore, Killed
 
 from fedcore.client.loop import Client
+from fedcore.privacy.accounting import GaussianEvent, epsilon
 from fedcore.records import Refusal
 from fedcore.server import orders
 from fedcore.store.api import Store
@@ -59,10 +60,10 @@ def test_what_an_entry_says() -> None:
     assert update.plan_digest == PLAIN.digest
     assert (update.clip_norm, update.noise_multiplier) == (1.0, 0.5)
     assert update.update_norm is not None
-    assert update.epsilon is not None
-    assert later.epsilon is not None
-    assert later.epsilon > update.epsilon, "of all rounds so far"
-    assert evaluation.epsilon is None
+    assert update.epsilon == pytest.approx(epsilon([GaussianEvent(0.5, 2)], 1e-5))
+    assert later.epsilon == update.epsilon, "the run was charged whole"
+    assert later.spend != update.spend, "but each update has an entry in the budget ledger"
+    assert (evaluation.epsilon, evaluation.spend) == (None, None)
 
 
 def test_in_a_secure_round_each_message_is_an_entry() -> None:

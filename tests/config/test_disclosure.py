@@ -55,6 +55,14 @@ def test_what_travels_in_the_open_is_said_openly(what, kept):
     assert "in the open" in how_aggregated(what)
 
 
+def test_who_adds_the_noise_is_said():
+    by_server = {**MASKS, "privacy": {"noise_multiplier": 1.0}}
+    in_shares = {**MASKS, "privacy": {"noise_multiplier": 1.0, "noise_by": "sites"}}
+    assert "not from the server" in answers(by_server)["Of the sum over the sites"]
+    assert "nobody sees it without" in answers(in_shares)["Of the sum over the sites"]
+    assert server_sees(in_shares) == "the sum of the updates, with noise"
+
+
 def test_statistics_behind_masks_are_not_told_either():
     masked = plan(mode="masks", statistics=True)
     assert hides_figures(masked)

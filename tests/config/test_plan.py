@@ -48,6 +48,24 @@ def test_server_and_sites_order_the_modalities_alike(path: Path) -> None:
     assert list(plan.task.modalities) == list(as_the_sites_see_it.task.modalities)
 
 
+def in_shares(secure: dict[str, Any] | None = None, **privacy: Any) -> dict[str, Any]:
+    """Sections of a plan whose sites add the noise, behind masks unless ``secure`` says else."""
+    fields = {"clip_norm": 1.0, "noise_multiplier": 1.0, "noise_by": "sites", **privacy}
+    return {
+        "aggregation": {"weights": "uniform"},
+        "cohort": {"min_clients": 2},
+        "privacy": fields,
+        "secure_aggregation": secure or {"mode": "masks", "threshold": 2},
+    }
+
+
+def test_noise_in_shares_goes_with_masks_and_a_threshold() -> None:
+    fields = plan_with(**in_shares()).division_of_updates()
+    assert (fields["noise_multiplier"], fields["threshold"]) == (1.0, 2)
+    by_server = plan_with(**in_shares(noise_by="server"))
+    assert by_server.division_of_updates()["noise_multiplier"] == 0, "the sites add none then"
+
+
 @pytest.mark.parametrize(
     ("sections", "told"),
     [
@@ -58,6 +76,10 @@ def test_server_and_sites_order_the_modalities_alike(path: Path) -> None:
         ({"cohort": {"size": 2, "min_clients": 3}}, "can never be reached"),
         ({"gates": {"max_group_gap": 0.1}}, "needs task.groups"),
         ({"training": {"mixed_precision": True, "device": "cpu"}}, "for GPUs"),
+        (in_shares(noise_multiplier=0.0), "no effect without noise_multiplier"),
+        (in_shares({"mode": "none"}), "secure_aggregation.mode: masks, because a share alone"),
+        (in_shares({"mode": "ckks", "threshold": 2}), "secure_aggregation.mode: masks"),
+        (in_shares({"mode": "masks"}), "needs secure_aggregation.threshold"),
     ],
 )  # fmt: skip
 def test_illegal_combinations_say_why_and_the_way_out(sections: dict[str, Any], told: str) -> None:

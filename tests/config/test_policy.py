@@ -48,6 +48,16 @@ def test_objections_say_what_is_wrong(allow: dict[str, Any], told: str) -> None:
     assert told in str(objection(policy(**allow), PLAN))
 
 
+def test_who_requires_noise_by_the_sites_gets_it() -> None:
+    fields = PLAN.model_dump(mode="json")
+    fields["aggregation"]["weights"] = "uniform"
+    fields["secure_aggregation"] = {"mode": "masks", "threshold": 3}
+    for by, told in (("server", "requires noise in shares"), ("sites", "None")):
+        privacy = {"clip_norm": 1.0, "noise_multiplier": 1.0, "noise_by": by}
+        plan = plans.Plan.model_validate({**fields, "privacy": privacy})
+        assert told in str(objection(policy(require_noise_by_sites=True), plan))
+
+
 def test_who_requires_secure_aggregation_gets_it_for_the_whole_update() -> None:
     fields = PLAN.model_dump(mode="json")
     fields["aggregation"]["weights"] = "uniform"

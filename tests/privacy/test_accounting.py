@@ -10,9 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedcore.errors import PermanentError
-from fedcore.privacy.accounting import GaussianEvent, epsilon, statement
+from fedcore.privacy.accounting import (
+    ORDERS,
+    GaussianEvent,
+    by_unit,
+    calibrate,
+    epsilon,
+    epsilon_adaptive,
+    epsilon_rdp,
+    statement,
+)
 
 ZERO_OUT = dp_accounting.NeighboringRelation.REPLACE_SPECIAL
+ADD_OR_REMOVE = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
 DELTA = 1e-5
 EVENTS = [GaussianEvent(2.0, 3), GaussianEvent(5.0, 4)]
 
@@ -29,6 +39,128 @@ def test_agrees_with_the_pld_accountant_and_is_below_rdp(events):
     assert exact == pytest.approx(by_accountant(pld.PLDAccountant(ZERO_OUT), events), rel=1e-4)
     bound = by_accountant(rdp.RdpAccountant(neighboring_relation=ZERO_OUT), events)
     assert exact <= bound <= 1.2 * exact
+
+
+def subject(noise_multiplier, steps, rate):
+    return GaussianEvent(noise_multiplier, steps, "subject", rate)
+
+
+SAMPLED = [
+    [subject(1.1, 60, 0.2)],
+    [subject(0.8, 10, 0.05), subject(2.0, 100, 0.3)],
+    [subject(3.0, 40, 0.5), subject(6.0, 3, 1.0)],
+]
+"""The last: some steps over all subjects."""
+
+
+def composed(accountant, events):
+    """By dp-accounting's own words, step after step."""
+    for event in events:
+        release = dp_accounting.GaussianDpEvent(event.noise_multiplier)
+        if event.sampling_rate < 1:
+            release = dp_accounting.PoissonSampledDpEvent(event.sampling_rate, release)
+        accountant.compose(dp_accounting.SelfComposedDpEvent(release, event.count))
+    return accountant.get_epsilon(DELTA)
+
+
+@pytest.mark.parametrize("events", SAMPLED)
+def test_sampled_subjects_agree_with_dp_accounting(events):
+    exact = composed(pld.PLDAccountant(ADD_OR_REMOVE), events)
+    assert epsilon(events, DELTA) == pytest.approx(exact, rel=1e-6)
+    bound = composed(rdp.RdpAccountant(ORDERS, ADD_OR_REMOVE), events)
+    assert epsilon_rdp(events, DELTA) == pytest.approx(bound, rel=1e-6)
+    assert exact < bound < 1.3 * exact
+
+
+@pytest.mark.parametrize("events", SAMPLED)
+def test_and_with_opacus_that_does_the_training(events):
+    from opacus.accountants import PRVAccountant, RDPAccountant
+
+    accountant = RDPAccountant()
+    accountant.history = [(e.noise_multiplier, e.sampling_rate, e.count) for e in events]
+    bound = accountant.get_epsilon(DELTA, alphas=ORDERS)
+    assert epsilon_rdp(events, DELTA) == pytest.approx(bound, rel=1e-6)
+    numerical = PRVAccountant()
+    numerical.history = accountant.history
+    # Opacus' is good to 0.01 by default, and an upper bound as ours is.
+    assert numerical.get_epsilon(DELTA, eps_error=0.01) == pytest.approx(
+        epsilon(events, DELTA), abs=0.02
+    )
+
+
+def test_less_noise_than_pld_bears_is_bounded_by_rdp():
+    events = [subject(0.29, 20, 0.2)]
+    assert epsilon(events, DELTA) == epsilon_rdp(events, DELTA) < math.inf
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.1, math.nan])
+def test_a_rate_that_is_none(rate):
+    with pytest.raises(ValueError, match="sampling_rate"):
+        subject(1.0, 1, rate)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "arguments"),
+    [
+        (8.0, {"count": 10}),
+        (0.1, {"count": 1000}),
+        (30.0, {"count": 3}),
+        (1e-3, {"count": 1}),
+        (8.0, {"count": 120, "sampling_rate": 0.25, "unit": "subject"}),
+        (1.0, {"count": 20, "sampling_rate": 0.1, "unit": "subject"}),
+    ],
+)
+def test_calibrated_noise_is_the_least_that_keeps_to_the_epsilon(allowed, arguments):
+    noise = calibrate(allowed, DELTA, **arguments)
+    assert epsilon([GaussianEvent(noise, **arguments)], DELTA) <= allowed
+    assert float(f"{noise:.4g}") == noise
+    less = noise - 10.0 ** (math.floor(math.log10(noise)) - 3)
+    assert epsilon([GaussianEvent(less, **arguments)], DELTA) > 0.9999 * allowed
+
+
+@pytest.mark.parametrize("allowed", [0.0, -1.0, math.inf, math.nan])
+def test_no_noise_keeps_to_such_an_epsilon(allowed):
+    with pytest.raises(ValueError, match="must be above 0"):
+        calibrate(allowed, DELTA, count=1)
+
+
+RUN = (subject(3.2, 60, 0.2),)
+
+
+def test_one_study_costs_what_it_costs_alone():
+    assert epsilon_adaptive([RUN], DELTA, 8.0) == epsilon(RUN, DELTA)
+    assert epsilon_adaptive([], DELTA, 8.0) == 0.0
+
+
+@pytest.mark.parametrize("allowed", [1.0, 8.0])
+def test_several_studies_by_renyi_divergence_at_an_order_of_the_budget(allowed):
+    """Never below what they would come to had all been known before, and not far above."""
+    noise = calibrate(allowed / 2, DELTA, count=20, sampling_rate=0.3, unit="subject")
+    study = (subject(noise, 20, 0.3),)
+    known = epsilon([*study, *study], DELTA)
+    adaptive = epsilon_adaptive([study] * 2, DELTA, allowed)
+    assert known < adaptive < 1.15 * known
+    assert adaptive <= allowed, "two studies of half the budget fit"
+    orders = {o: epsilon_rdp([*study, *study], DELTA, [o]) for o in ORDERS}
+    assert adaptive in orders.values(), "at one order"
+    other = (subject(2 * noise, 5, 0.1),)
+    assert epsilon_adaptive([study, other], DELTA, allowed) == pytest.approx(
+        epsilon_rdp([*study, *other], DELTA, [next(o for o, e in orders.items() if e == adaptive)])
+    ), "whatever the studies are"
+
+
+def test_sites_add_up_exactly_and_nothing_is_claimed_from_sampling_them():
+    blocks = [[GaussianEvent(2.0, 5)], [GaussianEvent(1.0, 2)]]
+    assert epsilon_adaptive(blocks, DELTA, 8.0) == epsilon([*blocks[0], *blocks[1]], DELTA)
+    sampled = [[GaussianEvent(2.0, 5, "site", 0.1)], [GaussianEvent(1.0, 2, "site", 0.1)]]
+    assert epsilon_adaptive(sampled, DELTA, 8.0) == epsilon_adaptive(blocks, DELTA, 8.0)
+
+
+def test_each_unit_by_itself():
+    events = [GaussianEvent(2.0, 3), subject(4.0, 10, 0.2)]
+    assert by_unit(events, DELTA) == {
+        "site": epsilon(events[:1], DELTA), "subject": epsilon(events[1:], DELTA)
+    }  # fmt: skip
 
 
 @settings(max_examples=50, deadline=None)
@@ -85,6 +217,16 @@ def test_statement_says_what_is_protected_and_what_is_not():
     for part in ("epsilon = 11.5", "delta = 1e-05", "5 noisy sums", "one site", "zero-out",
                  "modalities", "weights", "took part", "server is trusted"):  # fmt: skip
         assert part in text
+
+
+def test_statement_about_subjects_is_another():
+    text = statement([subject(4.0, 40, 0.2)], DELTA)
+    for part in ("delta = 1e-05", "40 noisy sums", "probability 0.2", "one subject", "clipped",
+                 "added or removed", "add-or-remove-one", "evaluation counts", "earlier results",
+                 "need not be trusted", "this run alone"):  # fmt: skip
+        assert part in text
+    assert "zero-out" not in text
+    assert "server is trusted" not in text
 
 
 @pytest.mark.parametrize("events", [[], [GaussianEvent(0.0, 5)], [GaussianEvent(0.0, 0)]])

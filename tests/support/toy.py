@@ -90,11 +90,12 @@ def plan(**sections: Any) -> Plan:
     return plans.Plan.model_validate(fields)
 
 
-def policy(site: str, **allow: Any) -> Policy:
+def policy(site: str, budget: Mapping[str, Any] | None = None, **allow: Any) -> Policy:
     """A policy that allows the toy plan."""
     return Policy.model_validate(
         {
             "site": site,
+            "budget": budget,
             "server_public_key": envelope.public_text(KEY),
             "allow": {
                 "purposes": ["research"],
@@ -138,8 +139,9 @@ def answer(client: Client, run_id: str, seq: int) -> Reply | None:
 class InlineLauncher:
     """Answers each order in this very process, as soon as the server asks for a client.
 
-    ``absent`` sites never answer. ``drops``: site → the step before which it goes away for the
-    rest of the round ("update" for its update), of a training or, with ``during``, an evaluation.
+    ``policies``: of sites that have another than ``policy(site)``. ``absent`` sites never answer.
+    ``drops``: site → the step before which it goes away for the rest of the round ("update" for
+    its update), of a training or, with ``during``, an evaluation.
     """
 
     def __init__(
@@ -150,9 +152,13 @@ class InlineLauncher:
         absent: frozenset[str] = frozenset(),
         drops: Mapping[str, str] | None = None,
         during: str = "train",
+        policies: Mapping[str, Policy] | None = None,
     ) -> None:
+        own = policies or {}
         self._clients = {
-            site: Client(policy(site), Exchange(store), where, partner=partner(site))
+            site: Client(
+                own.get(site) or policy(site), Exchange(store), where, partner=partner(site)
+            )
             for site, where in data.items()
         }
         self._absent = absent
