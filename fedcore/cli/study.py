@@ -56,6 +56,10 @@ def demo(
             "the plan does not bound are capped."
         ),
     ] = None,
+    compress: Annotated[
+        bool,
+        typer.Option("--compress", help="Few bytes, both ways: coded updates and changes."),
+    ] = False,
     drop: Annotated[
         str | None,
         typer.Option(
@@ -91,7 +95,7 @@ def demo(
         progress_bar() as progress,
         demos.prepare(
             workdir,
-            choices=Choices(plan, rounds, secure.value if secure is not None else None),
+            choices=Choices(plan, rounds, secure.value if secure is not None else None, compress),
             scale=scale,
             drop=drop,
             on_stage=stages(progress),

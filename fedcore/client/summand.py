@@ -38,9 +38,10 @@ class Summand(Protocol):
 class UpdateSummand:
     """The weighed update of a round.
 
-    ``params``: those to train from; ``change``: what the round before changed in them, where the
-    plan's choice of what to encrypt rests on it. ``secret``: gives 32 bytes that only this site
-    knows, the same in every attempt at the round; called where the plan has the sites add noise.
+    ``params``: those to train from, coded as the update is; ``change``: what the round before
+    changed in them, coded too, where the plan's choice of what to encrypt rests on it. ``secret``:
+    gives 32 bytes that only this site knows, the same in every attempt at the round; called where
+    the plan has the sites add noise.
     """
 
     plan: Plan

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from fedcore.errors import BlobError
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
+if TYPE_CHECKING or sys.version_info < (3, 14):
     from backports import zstd
+else:
+    from compression import zstd
 
 _MAGIC = b"\x28\xb5\x2f\xfd"
-_LEVEL = 1
+
+_LEVEL = 1  # codecs leave no repetitions to look for, only bytes that are rarer than others
+_THOROUGH = 19  # for what is looked for in the past, once a run
+
 _WINDOW_LOG_MAX = 27  # what a decoder must hold of the past: 128 MiB
 
 
@@ -25,7 +29,13 @@ def compress(parts: Iterable[bytes | memoryview], past: bytes = b"") -> bytes:
     """
     pieces = list(parts)
     size = sum(len(piece) for piece in pieces)
-    compressor = zstd.ZstdCompressor(options=_options(size + len(past)), zstd_dict=_known(past))
+    parameter = zstd.CompressionParameter
+    options: dict[int, int] = {
+        parameter.compression_level: _THOROUGH if past else _LEVEL,
+        # Over everything, past included, as far as ``expand`` reads.
+        parameter.window_log: min(max((size + len(past)).bit_length(), 10), _WINDOW_LOG_MAX),
+    }
+    compressor = zstd.ZstdCompressor(options=options, zstd_dict=_known(past))
     compressor.set_pledged_input_size(size)
     blocks = [compressor.compress(piece, mode=compressor.FLUSH_BLOCK) for piece in pieces]
     return b"".join((*blocks, compressor.flush()))
@@ -45,7 +55,7 @@ def expand(data: bytes | memoryview, max_bytes: int, past: bytes = b"") -> bytes
             raise BlobError("a compressed message that does not tell its size")
         if size > max_bytes:
             raise BlobError(f"a compressed message of {size} bytes; {max_bytes} are accepted")
-        options = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG_MAX}
+        options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _WINDOW_LOG_MAX}
         decompressor = zstd.ZstdDecompressor(zstd_dict=_known(past), options=options)
         whole = decompressor.decompress(data, max_length=size + 1)
         if len(whole) != size or not decompressor.eof or decompressor.unused_data:
@@ -55,12 +65,5 @@ def expand(data: bytes | memoryview, max_bytes: int, past: bytes = b"") -> bytes
     return whole
 
 
-def _known(past: bytes) -> zstd.ZstdDict | None:
+def _known(past: bytes) -> Any:
     return zstd.ZstdDict(past, is_raw=True) if len(past) >= 8 else None
-
-
-def _options(size: int) -> dict[int, int]:
-    """A window over everything, past included, up to what ``expand`` reads."""
-    window = min(max(size.bit_length(), 10), _WINDOW_LOG_MAX)
-    parameter = zstd.CompressionParameter
-    return {parameter.compression_level: _LEVEL, parameter.window_log: window}

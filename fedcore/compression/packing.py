@@ -29,17 +29,16 @@ def pack(numbers: Bytes, width: int) -> Bytes:
     >>> pack(np.array([1, 2, 3, 0, 0, 0, 0, 1], np.uint8), 2).tolist()
     [57, 64]
     """
-    match width:
-        case 1:
-            return np.packbits(numbers, bitorder="little")
-        case 2:
-            four = numbers.view("<u4")
-            return (four | four >> 6 | four >> 12 | four >> 18).astype(np.uint8)
-        case 4:
-            two = numbers.view("<u2")
-            return (two | two >> 4).astype(np.uint8)
-        case _:
-            return numbers
+    packed: Bytes = numbers
+    if width == 1:
+        packed = np.packbits(numbers, bitorder="little")
+    elif width == 2:
+        four = numbers.view("<u4")
+        packed = (four | four >> 6 | four >> 12 | four >> 18).astype(np.uint8)
+    elif width == 4:
+        two = numbers.view("<u2")
+        packed = (two | two >> 4).astype(np.uint8)
+    return packed
 
 
 def unpack(packed: Bytes, width: int) -> Bytes:

@@ -59,10 +59,8 @@ class TopK:
         """What the share of the magnitudes reaches; never 0, so that no zero is sent."""
         sample = np.abs(vector[:: -(-vector.size // _SAMPLE) or 1])
         wanted = min(max(1, round(self.share * sample.size)), sample.size)
-        least = np.finfo(np.float32).tiny
-        if not sample.size:
-            return least
-        return np.maximum(np.partition(sample, -wanted)[-wanted], least)
+        found = np.partition(sample, -wanted)[-wanted] if wanted else 0
+        return max(np.float32(found), np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)

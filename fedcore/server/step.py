@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedcore import params as flat
 from fedcore.aggregation import mean, robust, server_opt, weights
-from fedcore.compression.codec import codec
+from fedcore.compression import change
+from fedcore.compression.chain import chain
+from fedcore.compression.codec import Arrays, Codec, Turn
 from fedcore.config.plan import Aggregation, Plan
 from fedcore.errors import ConfigError, UpdateRejected
 from fedcore.params import Params
@@ -30,26 +32,38 @@ Arrival = tuple[str, Reply | UpdateRejected]
 
 @dataclass(frozen=True)
 class ServerState:
-    """The global params at the start of ``round_num``, and the server optimiser's state."""
+    """The global params at the start of ``round_num``, and the server optimiser's state.
+
+    ``at_sites``: the params as the sites have them, where changes in them travel coded: they are
+    what is trained from, evaluated and released. None: they are the server's own.
+    """
 
     round_num: int
     params: Params
     optimizer: Params
+    at_sites: Params | None = None
+
+    @property
+    def shared(self) -> Params:
+        """The params that everybody has."""
+        return self.params if self.at_sites is None else self.at_sites
 
     def arrays(self) -> dict[str, flat.FloatArray]:
         """Everything but the round, under names that ``from_arrays`` takes apart again."""
-        return {f"params/{name}": array for name, array in self.params.items()} | {
-            f"optimizer/{name}": array for name, array in self.optimizer.items()
-        }
+        parts = {
+            "params": self.params, "optimizer": self.optimizer, "at_sites": self.at_sites or {}
+        }  # fmt: skip
+        return {f"{part}/{name}": a for part, arrays in parts.items() for name, a in arrays.items()}
 
     @classmethod
     def from_arrays(cls, round_num: int, arrays: Mapping[str, flat.FloatArray]) -> ServerState:
         """The inverse of ``arrays``."""
-        parts: dict[str, dict[str, flat.FloatArray]] = {"params": {}, "optimizer": {}}
+        parts: dict[str, dict[str, flat.FloatArray]]
+        parts = {"params": {}, "optimizer": {}, "at_sites": {}}
         for key, array in arrays.items():
             part, _, name = key.partition("/")
             parts[part][name] = array
-        return cls(round_num, parts["params"], parts["optimizer"])
+        return cls(round_num, parts["params"], parts["optimizer"], parts["at_sites"] or None)
 
 
 @dataclass(frozen=True)
@@ -66,7 +80,7 @@ class Sum:
     measurements: Mapping[str, Mapping[str, float]]
 
 
-def accumulate(plan: Plan, params: Params, arrivals: Iterable[Arrival]) -> Sum:
+def accumulate(plan: Plan, state: ServerState, arrivals: Iterable[Arrival]) -> Sum:
     """Check, clip, weigh and add the arrivals, one at a time, in the order given.
 
     The caller gives them in site order, so that the sum does not depend on who was first. An
@@ -74,14 +88,14 @@ def accumulate(plan: Plan, params: Params, arrivals: Iterable[Arrival]) -> Sum:
     rule compares the updates with each other, so those are all held in memory till the last one.
     """
     rule = _robust_rule(plan.aggregation)
-    total, held = mean.start(params), dict[str, robust.Contribution]()
+    total, held = mean.start(state.params), dict[str, robust.Contribution]()
     counted: dict[str, Mapping[str, float]] = {}
     rejected: dict[str, str] = {}
     data: dict[str, DataSummary] = {}
     measurements: dict[str, Mapping[str, float]] = {}
     for site, arrival in arrivals:
         try:
-            reply, update, norm = _usable(plan, params, arrival)
+            reply, update, norm = _usable(plan, state, arrival)
         except UpdateRejected as error:
             rejected[site] = str(error)
             continue
@@ -116,17 +130,33 @@ def advance(plan: Plan, state: ServerState, summed: Sum) -> ServerState:
         sums = gaussian.add_noise(sums, stddev, normals)
     mean_update = mean.divide(sums, summed.total.weights)
     params, optimizer_state = _optimizer(rule).apply(state.params, mean_update, state.optimizer)
-    return ServerState(state.round_num + 1, params, optimizer_state)
+    following = ServerState(state.round_num + 1, params, optimizer_state)
+    if not plan.compression.down:
+        return following
+    codec, turn = _coding_down(plan, state.round_num)
+    told = coded_change(plan, state, following)
+    return replace(following, at_sites=change.apply(codec, state.shared, told, turn))
+
+
+def coded_change(plan: Plan, state: ServerState, following: ServerState) -> Arrays:
+    """What the sites, which have the shared params of ``state``, are told of those that follow."""
+    codec, turn = _coding_down(plan, state.round_num)
+    return change.code(codec, state.shared, following.params, turn)
+
+
+def _coding_down(plan: Plan, round_num: int) -> tuple[Codec, Turn]:
+    return chain(**plan.coding("down", round_num)), Turn(plan.seed, round_num, change.SENDER)
 
 
 def initial_state(plan: Plan, params: Params) -> ServerState:
     """The state of round 0."""
-    return ServerState(0, params, _optimizer(plan.aggregation).init(params))
+    at_sites = params if plan.compression.down else None
+    return ServerState(0, params, _optimizer(plan.aggregation).init(params), at_sites)
 
 
 def step(plan: Plan, state: ServerState, arrivals: Iterable[Arrival]) -> tuple[ServerState, Sum]:
     """A whole round in memory: the next state, and what went into it."""
-    summed = accumulate(plan, state.params, arrivals)
+    summed = accumulate(plan, state, arrivals)
     return advance(plan, state, summed), summed
 
 
@@ -160,12 +190,14 @@ def _robust_rule(how: Aggregation) -> robust.Rule | None:
 
 
 def _usable(
-    plan: Plan, params: Params, arrival: Reply | UpdateRejected
+    plan: Plan, state: ServerState, arrival: Reply | UpdateRejected
 ) -> tuple[ClientUpdate, Params, float]:
     """The reply, its decoded update and that one's norm. Raises UpdateRejected."""
     reply = _client_update(arrival)
-    update = codec(plan.compression.codec).decode(reply.update)
-    _check(plan, params, reply, update)
+    turn = Turn(plan.seed, state.round_num, reply.site)
+    codec = chain(**plan.coding("up", state.round_num))
+    update = codec.decode(reply.update, flat.only(state.params, reply.weights), turn)
+    _check(plan, state.params, reply, update)
     norm = clipping.l2_norm(update)
     if not math.isfinite(norm):
         raise UpdateRejected("has a NaN or an infinity")
