@@ -107,14 +107,8 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
         Option("`up: top_k` with feedback", _coded(up=[_TOP_K], feedback=True), "top_k"),
         Option("`up: low_rank` with feedback", _coded(up=[_LOW_RANK], feedback=True), "low_rank"),
         Option("`up: subsample` with feedback", _coded(up=[_SUBSAMPLE], feedback=True)),
-    ),
-    "changes": (
-        Option("whole params"),
-        Option("coded changes (`down` set)", _coded(down=[_TOP_K, _QUANTISE])),
-    ),
-    "container": (
-        Option("no container"),
-        Option("`container: zstd`", _coded(container="zstd")),
+        Option("`down` set, and `container: zstd`",
+               _coded(down=[_TOP_K, _QUANTISE], container="zstd")),
     ),
     "clients": (
         Option("`min_clients: 5`"),

@@ -24,7 +24,7 @@ MAX_HEADER_BYTES = 1 << 20
 MAX_EXPANDED_BYTES = 1 << 30
 
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I8": "|i1",
-           "U8": "|u1", "U32": "<u4", "U64": "<u8"}  # fmt: skip
+           "U8": "|u1", "U16": "<u2", "U32": "<u4", "U64": "<u8"}  # fmt: skip
 
 _Size = Annotated[int, Field(ge=0, lt=2**63)]
 
