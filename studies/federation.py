@@ -147,7 +147,7 @@ def _update(
 ) -> ClientUpdate:
     order = TrainOrder("study", site, round_num, round_num, plan.digest, "")
     key = hashlib.sha256(f"{plan.seed} {site} {round_num}".encode()).digest()
-    return learner.train(order, "", params, key)
+    return learner.train(order, "", params, noise_key=key)[0]
 
 
 def _on_what_is_read(plan: Plan) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import Counter
@@ -12,11 +13,13 @@ from typing import Any
 from fedcore import params as flat
 from fedcore import seeds
 from fedcore.aggregation import weights
-from fedcore.compression.codec import codec
+from fedcore.compression import feedback
+from fedcore.compression.chain import chain
+from fedcore.compression.codec import Turn, shapes_of
 from fedcore.config.functions import resolve
 from fedcore.config.plan import Plan
 from fedcore.data.site import Files, SiteData
-from fedcore.errors import DataError
+from fedcore.errors import DataError, PermanentError
 from fedcore.models.initial import build_model
 from fedcore.params import Params
 from fedcore.privacy import clipping
@@ -46,12 +49,20 @@ class Learner:
         self._loss: Callable[..., Any] = resolve(plan.task.loss)
 
     def train(
-        self, order: TrainOrder, digest: str, params: Params, noise_key: bytes | None = None
-    ) -> ClientUpdate:
+        self,
+        order: TrainOrder,
+        digest: str,
+        params: Params,
+        *,
+        noise_key: bytes | None = None,
+        rest: Params | None = None,
+    ) -> tuple[ClientUpdate, Params]:
         """Train from ``params``; the update is clipped and coded as the plan says.
 
         ``noise_key``: the secret of this round, which a plan with ``privacy.subject`` needs.
-        Raises DataError if the site has no training subject.
+        ``rest``: what coding left of earlier updates, which goes with this one. Returns what is
+        left now, too. Clipping comes after the rest is added, so that what is sent is bounded; what
+        clipping takes away is not carried on. Raises DataError if the site has no training subject.
         """
         plan, started = self._plan, time.perf_counter()
         dataset = self._dataset("train")
@@ -59,15 +70,24 @@ class Learner:
         seed = seeds.derive(plan.seed, "train", order.site, order.round_num)
         result = self._trained(dataset, seed, noise_key)
         update = flat.only(flat.subtract(result.params, params), result.trained)
+        update = feedback.with_rest(update, rest or {})
         norm = clipping.l2_norm(update)
         factor = clipping.factor(norm, plan.privacy.clip_norm)
         clipped = {name: array * factor for name, array in update.items()} if factor < 1 else update
-        return ClientUpdate(
+        codec = chain(**plan.coding("up", order.round_num))
+        if codec.stages and not math.isfinite(norm):
+            raise PermanentError("the update has a NaN or an infinity, which no coding carries")
+        turn = Turn(plan.seed, order.round_num, order.site)
+        coded = codec.encode(clipped, turn)
+        if rest is not None:
+            sent = codec.expand(coded, shapes_of(clipped), turn)
+            rest = feedback.rest_of(clipped, sent, rest)
+        reply = ClientUpdate(
             site=order.site,
             run_id=order.run_id,
             seq=order.seq,
             order_digest=digest,
-            update=codec(plan.compression.codec).encode(clipped),
+            update=coded,
             weights=self._weights(result.trained),
             num_examples=result.num_examples,
             data=self._summary_of_training(dataset),
@@ -77,6 +97,7 @@ class Learner:
                 "seconds.train": time.perf_counter() - started,
             },
         )
+        return reply, rest or {}
 
     def evaluate(
         self, order: EvalOrder, digest: str, params: Params, model: bytes | None

@@ -34,7 +34,7 @@ class Secret:
         >>> Secret(b"a" * 32).subject("4711 ") == Secret(b"a" * 32).subject("4711")
         True
         >>> Secret(b"a" * 32).subject("4711")
-        'sub-35a18f1ac2f8'
+        'sub-f8c47b849684'
         """
         return f"sub-{self.tag('subject', patient.strip())[:_SUBJECT_DIGITS]}"
 

@@ -38,7 +38,7 @@ def export(run: Run) -> str:
         pass
     module = build_model(run.plan)
     final = load_state(run, run.plan.rounds)
-    load_params(module, final.params)
+    load_params(module, final.shared)
     task = run.plan.task
     model = onnx.export(
         module,
@@ -51,7 +51,8 @@ def export(run: Run) -> str:
             "dataset": task.dataset.model_dump(mode="json"),
         },
     )
-    run.exchange.publish_onnx(run.run_id, model)
+    known = final.shared if run.plan.compression.compress else None
+    run.exchange.publish_onnx(run.run_id, model, known)
     return blobs.digest(run.exchange.onnx(run.run_id))
 
 
@@ -83,7 +84,7 @@ def register(run: Run, evaluation: EvaluationRecord, verdict: Verdict, store: St
     if released is not None:
         return released
     registry = Registry(store, run.plan.name)
-    final = load_state(run, run.plan.rounds).params
+    final = load_state(run, run.plan.rounds).shared
     version = registry.register(
         model=run.exchange.onnx(run.run_id),
         params=final,

@@ -6,7 +6,7 @@ from there. The order of writes within a round makes a kill harmless at any mome
 1. orders, which hold no clock and no chance: put again, they are the same bytes
 2. ``survivors``: whose updates count, before any noise is drawn for their sum
 3. ``state`` of the next round, which holds the noisy result: drawn and stored once
-4. ``params`` of the next round, a copy of that for the sites
+4. ``params`` of the next round, a copy of that for the sites, and the change that led to them
 5. ``record``: the commit. A round with a record is over for ever
 """
 
@@ -121,7 +121,7 @@ def open_run(
     exchange.publish_plan(run_id, plan)
     if exchange.state(run_id, state_name(0)) is None:
         exchange.create_state(run_id, state_name(0), initial_state(plan, initial()).arrays())
-    exchange.publish_params(run_id, 0, load_state(run, 0).params)
+    exchange.publish_params(run_id, 0, load_state(run, 0).shared)
     return run
 
 
@@ -156,7 +156,7 @@ def params_digest(run: Run, round_num: int) -> str:
     before = record_of(run, round_num - 1) if round_num > 0 else None
     if before is not None:
         return before.params_digest
-    return flat.digest(load_state(run, round_num).params)
+    return flat.digest(load_state(run, round_num).shared)
 
 
 def record_of(run: Run, round_num: int) -> RoundRecord | None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,14 +21,16 @@ from numpy.typing import NDArray
 
 from fedcore import params as flat
 from fedcore.aggregation import mean, robust, server_opt, weights
-from fedcore.compression.codec import codec
+from fedcore.compression import change
+from fedcore.compression.chain import chain
+from fedcore.compression.codec import Arrays, Codec, Turn
 from fedcore.config.plan import Aggregation, Plan
 from fedcore.errors import ConfigError, UpdateRejected
 from fedcore.params import Params
 from fedcore.privacy import clipping, gaussian
 from fedcore.records import ClientUpdate, DataSummary, Refusal, Reply
 
-_CLIP = "clip/norm"
+_NORM = "norm"
 
 Arrival = tuple[str, Reply | UpdateRejected]
 """A site, and what it sent or why that cannot be read."""
@@ -39,33 +41,43 @@ class ServerState:
     """The global params at the start of ``round_num``, and the server optimiser's state.
 
     ``clip_norm``: what this round's updates are clipped to, where that adapts; else None, as the
-    plan says it.
+    plan says it. ``at_sites``: the params as the sites have them, where changes in them travel
+    coded: they are what is trained from, evaluated and released. None: they are the server's own.
     """
 
     round_num: int
     params: Params
     optimizer: Params
     clip_norm: float | None = None
+    at_sites: Params | None = None
+
+    @property
+    def shared(self) -> Params:
+        """The params that everybody has."""
+        return self.params if self.at_sites is None else self.at_sites
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything but the round, under names that ``from_arrays`` takes apart again."""
-        clip = {} if self.clip_norm is None else {_CLIP: np.array([self.clip_norm])}
-        return (
-            {f"params/{name}": array for name, array in self.params.items()}
-            | {f"optimizer/{name}": array for name, array in self.optimizer.items()}
-            | clip
-        )
+        clip = {} if self.clip_norm is None else {_NORM: np.array([self.clip_norm])}
+        parts: dict[str, Mapping[str, NDArray[Any]]] = {
+            "params": self.params,
+            "optimizer": self.optimizer,
+            "at_sites": self.at_sites or {},
+            "clip": clip,
+        }
+        return {f"{part}/{name}": a for part, arrays in parts.items() for name, a in arrays.items()}
 
     @classmethod
     def from_arrays(cls, round_num: int, arrays: Mapping[str, NDArray[Any]]) -> ServerState:
         """The inverse of ``arrays``."""
-        parts: dict[str, dict[str, NDArray[Any]]] = {"params": {}, "optimizer": {}, "clip": {}}
+        parts: dict[str, dict[str, NDArray[Any]]]
+        parts = {"params": {}, "optimizer": {}, "at_sites": {}, "clip": {}}
         for key, array in arrays.items():
             part, _, name = key.partition("/")
             parts[part][name] = array
-        clip = parts["clip"].get("norm")
-        clip_norm = None if clip is None else float(clip[0])
-        return cls(round_num, parts["params"], parts["optimizer"], clip_norm)
+        clip_norm = float(parts["clip"][_NORM][0]) if parts["clip"] else None
+        at_sites = parts["at_sites"] or None
+        return cls(round_num, parts["params"], parts["optimizer"], clip_norm, at_sites)
 
 
 @dataclass(frozen=True)
@@ -101,7 +113,7 @@ def accumulate(plan: Plan, state: ServerState, arrivals: Iterable[Arrival]) -> S
     within = 0
     for site, arrival in arrivals:
         try:
-            reply, update, norm = _usable(plan, state.params, arrival)
+            reply, update, norm = _usable(plan, state, arrival)
         except UpdateRejected as error:
             rejected[site] = str(error)
             continue
@@ -137,15 +149,31 @@ def advance(plan: Plan, state: ServerState, summed: Sum) -> ServerState:
         sums = gaussian.add_noise(sums, stddev, normals)
     mean_update = mean.divide(sums, summed.total.weights)
     params, optimizer_state = _optimizer(rule).apply(state.params, mean_update, state.optimizer)
-    following = _adapted(plan, state, summed, normals)
-    return ServerState(state.round_num + 1, params, optimizer_state, following)
+    clip_norm = _adapted(plan, state, summed, normals)
+    following = ServerState(state.round_num + 1, params, optimizer_state, clip_norm)
+    if not plan.compression.down:
+        return following
+    codec, turn = _coding_down(plan, state.round_num)
+    told = coded_change(plan, state, following)
+    return replace(following, at_sites=change.apply(codec, state.shared, told, turn))
+
+
+def coded_change(plan: Plan, state: ServerState, following: ServerState) -> Arrays:
+    """What the sites, which have the shared params of ``state``, are told of those that follow."""
+    codec, turn = _coding_down(plan, state.round_num)
+    return change.code(codec, state.shared, following.params, turn)
+
+
+def _coding_down(plan: Plan, round_num: int) -> tuple[Codec, Turn]:
+    return chain(**plan.coding("down", round_num)), Turn(plan.seed, round_num, change.SENDER)
 
 
 def initial_state(plan: Plan, params: Params) -> ServerState:
     """The state of round 0."""
     adaptive = plan.privacy.adaptive
     clip_norm = None if adaptive is None else adaptive.initial or plan.privacy.clip_norm
-    return ServerState(0, params, _optimizer(plan.aggregation).init(params), clip_norm)
+    at_sites = params if plan.compression.down else None
+    return ServerState(0, params, _optimizer(plan.aggregation).init(params), clip_norm, at_sites)
 
 
 def step(plan: Plan, state: ServerState, arrivals: Iterable[Arrival]) -> tuple[ServerState, Sum]:
@@ -207,12 +235,14 @@ def _robust_rule(how: Aggregation) -> robust.Rule | None:
 
 
 def _usable(
-    plan: Plan, params: Params, arrival: Reply | UpdateRejected
+    plan: Plan, state: ServerState, arrival: Reply | UpdateRejected
 ) -> tuple[ClientUpdate, Params, float]:
     """The reply, its decoded update and that one's norm. Raises UpdateRejected."""
     reply = _client_update(arrival)
-    update = codec(plan.compression.codec).decode(reply.update)
-    _check(plan, params, reply, update)
+    turn = Turn(plan.seed, state.round_num, reply.site)
+    codec = chain(**plan.coding("up", state.round_num))
+    update = codec.decode(reply.update, flat.only(state.params, reply.weights), turn)
+    _check(plan, state.params, reply, update)
     norm = clipping.l2_norm(update)
     if not math.isfinite(norm):
         raise UpdateRejected("has a NaN or an infinity")

@@ -85,8 +85,7 @@ def test_what_stands_in_the_way_is_bad(site: Site, source: Path) -> None:
     assert code == 1
     assert told["rows"][0]["found"] == "no participants.tsv: run fedcore site import"
     site.bring(source)
-    code, told = site.run("check", "plans/brain_tumour.yaml"
-                          if Path("plans").is_dir() else _plan())  # fmt: skip
+    code, told = site.run("check", _plan())
     bad = [row["what"] for row in told["rows"] if row["state"] == "bad"]
     assert (code, bad) == (1, ["consent"])
     rows = {row["what"]: row["found"] for row in told["rows"]}
@@ -119,3 +118,28 @@ def test_the_official_validator_passes(site: Site, source: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert "[ERROR]" not in done.stdout
+
+
+def test_the_policy_and_the_isolation_are_part_of_it(
+    site: Site, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folders keep nobody out, and the check says so."""
+    policy = site.folder / "policy.yaml"
+    policy.write_text(
+        "site: north\nserver_public_key: x\nallow: {purposes: [teaching], modalities: [ct]}\n"
+    )
+    (site.folder / "exchange").mkdir()
+    monkeypatch.setenv("FEDCORE_POLICY", str(policy))
+    monkeypatch.setenv("FEDCORE_EXCHANGE", json.dumps({"folder": str(site.folder / "exchange")}))
+    monkeypatch.setenv("FEDCORE_DATA", json.dumps({"folder": str(site.data)}))
+    site.bring(source)
+    code, told = site.run("check", _plan())
+    rows = {row["what"]: row for row in told["rows"]}
+    assert code == 1
+    assert rows["policy"]["state"] == "bad"
+    assert "purpose 'brain-tumour-research' is not allowed here" in rows["policy"]["found"]
+    assert rows["credentials and isolation"]["state"] == "bad"
+    assert "write params/: allowed" in rows["credentials and isolation"]["found"]
+    assert rows["disk (data)"]["found"].endswith(f"free in {site.data}")
+    code, told = site.run("check")
+    assert {r["what"]: r["found"] for r in told["rows"]}["policy"] == "site north, for teaching"

@@ -8,18 +8,25 @@ import json
 import stat
 from pathlib import Path
 
+import heads
 import numpy as np
 import pytest
 import scans
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from fedcore.data import brain
+from fedcore.data.preprocess import Grid, resample, resample_mask
 from fedcore.errors import ConfigError
 from fedcore.imports import secret as secrets
+from fedcore.imports.deface import deface
 from fedcore.imports.deidentify import deidentify
 from fedcore.imports.job import Journal
+from fedcore.imports.reasons import Unfit
 from fedcore.imports.secret import Secret
+from fedcore.imports.visits import Volume
 
+GRID = Grid((92, 110, 92), 2.0, (0.0, -18.0, 18.0))
 NAME, NUMBER = "Featherstonehaugh", "PATNR99887766"
 
 
@@ -111,15 +118,27 @@ def test_the_journal_leads_back_to_the_patient(tmp_path: Path) -> None:
     assert stat.S_IMODE(journal.path.stat().st_mode) == 0o600
 
 
-def test_a_face_is_cut_off() -> None:
-    from fedcore.data.phantoms.anatomy import template
-    from fedcore.imports.deface import deface
-    from fedcore.imports.reasons import Unfit
-    from fedcore.imports.visits import Volume
+@pytest.mark.parametrize("modality", ["t1ce", "ct"])
+def test_a_face_is_cut_off_and_the_brain_stays(modality: str) -> None:
+    """A head as a scanner may store it, its axes to the left, the back and the feet."""
+    ras = heads.head(0, modality)
+    turned = np.diag([-1.0, -1.0, -1.0, 1.0])
+    turned[:3, 3] = np.array(ras.voxels.shape) - 1
+    volume = Volume(ras.voxels[::-1, ::-1, ::-1].copy(), ras.affine @ turned)
+    cut = deface(volume, modality)
+    gone = (cut.voxels != volume.voxels)[::-1, ::-1, ::-1]
+    assert cut.notes == ("face removed (Quickshear)",)
+    _, y, z = np.array(np.nonzero(gone)).mean(axis=1)
+    assert y > 0.6 * gone.shape[1], "in front"
+    assert z < 0.4 * gone.shape[2], "below"
+    assert gone.mean() > 0.01
+    found = brain.brain(resample(*ras, GRID), "ct" if modality == "ct" else "mr", 2.0)
+    kept = resample_mask(~gone, ras.affine, GRID)
+    assert (found & ~kept).sum() < 0.001 * found.sum()
 
-    head = template(3.0)
-    image = (100 * (head.grey + 1.2 * head.white)).astype(np.float32)
+
+def test_where_no_brain_is_found_nothing_is_used() -> None:
+    ball = Volume(np.ones((20, 20, 20), np.float32), scans.affine())
     with pytest.raises(Unfit, match="ml"):
-        deface(Volume(np.zeros_like(image), head.affine), "t1")
-    pet = Volume(image, head.affine)
-    assert deface(pet, "pet") is pet
+        deface(ball, "t1")
+    assert deface(ball, "pet") is ball
