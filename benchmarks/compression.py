@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from fedcore import seeds
-from fedcore.compression.chain import chain
-from fedcore.compression.codec import Turn
+from fedcore.compression.chain import Chain, chain
+from fedcore.compression.codec import Arrays, Turn
 from fedcore.params import Params, nbytes
 from fedcore.store import blobs
 
@@ -47,21 +47,32 @@ def main(results: list[Row]) -> list[Row]:
     for size, told in ((LARGE, "25 M values"), (DEMO, "the demo's model")):
         update = _update(size)
         for name, (stages, unbiased) in CODECS.items():
-            codec, turn = chain(stages, unbiased=unbiased), Turn(0, 0, "site")
-            coded = codec.encode(update, turn)
-            encode = _seconds(lambda c=codec: c.encode(update, turn), REPETITIONS[size])
-            decode = _seconds(lambda c=codec, a=coded: c.decode(a, update, turn), REPETITIONS[size])
-            speed = nbytes(update) / 1e6 / (encode + decode)
-            results.append(_row(f"encode and decode, {name}, {told}", speed, "MB/s", GOAL))
+            codec = chain(stages, unbiased=unbiased)
+            seconds, coded = _coding(codec, update, REPETITIONS[size])
+            megabytes = nbytes(update) / 1e6
+            speed = f"encode and decode, {name}, {told}"
+            results.append(_row(speed, megabytes / seconds, "MB/s", GOAL))
             if size == LARGE:
-                packed = blobs.pack(coded, compress=True)
-                contained = _seconds(lambda a=coded: blobs.pack(a, compress=True), 1) + _seconds(
-                    lambda p=packed: blobs.unpack(p), 1
-                )
-                whole = nbytes(update) / 1e6 / (encode + decode + contained)
+                more, packed = _container(coded)
+                whole = megabytes / (seconds + more)
                 results.append(_row(f"the same with the container, {name}", whole, "MB/s"))
-                results.append(_row(f"times fewer bytes, {name}", nbytes(update) / len(packed), ""))
+                results.append(_row(f"times fewer bytes, {name}", nbytes(update) / packed, ""))
     return results
+
+
+def _coding(codec: Chain, update: Params, repetitions: int) -> tuple[float, Arrays]:
+    """Seconds to encode and decode, and what travels."""
+    turn = Turn(0, 0, "site")
+    coded = codec.encode(update, turn)
+    encode = _seconds(lambda: codec.encode(update, turn), repetitions)
+    return encode + _seconds(lambda: codec.decode(coded, update, turn), repetitions), coded
+
+
+def _container(coded: Arrays) -> tuple[float, int]:
+    """Seconds to put it in and out, and its bytes in there."""
+    packed = blobs.pack(coded, compress=True)
+    pack = _seconds(lambda: blobs.pack(coded, compress=True), 1)
+    return pack + _seconds(lambda: blobs.unpack(packed), 1), len(packed)
 
 
 def _update(size: int) -> Params:
