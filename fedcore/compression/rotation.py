@@ -15,7 +15,7 @@ from fedcore.params import FloatArray
 
 
 def rotate(columns: FloatArray, signs: FloatArray) -> None:
-    """Rotate every column of (n, k), in place; n is a power of two. ``signs``: (n, 1) of ±1."""
+    """Rotate every column of (n, k), in place; n is a power of two. ``signs``: as ``signs`` has."""
     columns *= signs
     _transform(columns)
 
@@ -27,15 +27,16 @@ def rotate_back(columns: FloatArray, signs: FloatArray) -> None:
 
 
 def signs(generator: np.random.Generator, size: int) -> FloatArray:
-    """(size, 1) of ±1."""
+    """(size, 1) of ±1 / √size, so that the transform itself only adds and subtracts."""
     drawn: NDArray[np.int8] = generator.integers(0, 2, size=(size, 1), dtype=np.int8)
-    return (2 * drawn - 1).astype(np.float32)
+    return (2 * drawn - 1) * np.float32(size**-0.5)
 
 
 def _transform(columns: FloatArray) -> None:
-    """Multiply by H / √n, in place: its own inverse. A butterfly of rows at a time."""
+    """Multiply by H, in place. A butterfly of rows at a time."""
     size = len(columns)
-    here, there = columns.reshape(-1), np.empty(columns.size, np.float32)
+    here = start = columns.reshape(-1)
+    there = np.empty(columns.size, np.float32)
     width = columns.size // size  # values that go through a butterfly together
     while width < columns.size:
         pairs, results = here.reshape(-1, 2, width), there.reshape(-1, 2, width)
@@ -43,4 +44,5 @@ def _transform(columns: FloatArray) -> None:
         np.subtract(pairs[:, 0], pairs[:, 1], out=results[:, 1])
         here, there = there, here
         width *= 2
-    np.multiply(here, np.float32(size**-0.5), out=columns.reshape(-1))
+    if here is not start:
+        start[:] = here

@@ -87,24 +87,23 @@ def _secure(fields: Fields, mode: str) -> None:
 
 
 def _compress(fields: Fields) -> None:
-    """Signs of a fifth of the values each way, and six bits of each in the last change.
+    """The signs of the largest values each way, and four bits of each in the last change.
 
     A sum behind masks carries values, not signs: a third of them then, in 2 bytes each.
     """
-    signs = [{"stage": "top_k", "share": 0.2}, {"stage": "quantise", "bits": 1}]
-    fine = [{"stage": "quantise", "bits": 6}]
+    signs = {"stage": "quantise", "bits": 1}
     secure = fields.get("secure_aggregation", {})
-    if secure.get("mode", "none") != "none":
-        signs_up = [{"stage": "subsample", "every": 3}]
-        secure["bits"] = min(secure.get("bits", 14), 14)
+    if secure.get("mode", "none") == "none":
+        up = [{"stage": "top_k", "share": 0.3}, signs]
     else:
-        signs_up = signs
+        up = [{"stage": "subsample", "every": 3}]
+        secure["bits"] = min(secure.get("bits", 14), 14)
     fields["compression"] = {
-        "up": signs_up,
-        "down": signs,
+        "up": up,
+        "down": [{"stage": "top_k", "share": 0.25}, signs],
         "feedback": True,
         "container": "zstd",
-        "last": {"rounds": 1, "down": fine},
+        "last": {"down": [{"stage": "quantise", "bits": 4}]},
     }
 
 

@@ -119,11 +119,12 @@ def digest_of(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def _parts(data: bytes) -> list[memoryview]:
-    """The header, and each array, of what pack made."""
+    """What pack made, in parts with little in common: codes, an array at a time, and the rest."""
     whole, end = memoryview(data), 8 + int.from_bytes(data[:8], "little")
     layout = _Header.model_validate_json(data[8:end]).__pydantic_extra__
-    ends = sorted(end + tensor.data_offsets[1] for tensor in layout.values())
-    return [whole[begin:stop] for begin, stop in pairwise([0, end, *ends])]
+    codes = [tensor.data_offsets for tensor in layout.values() if tensor.dtype == "U8"]
+    cuts = {0, end, len(data), *(end + offset for offsets in codes for offset in offsets)}
+    return [whole[begin:stop] for begin, stop in pairwise(sorted(cuts))]
 
 
 def _views(
