@@ -1,27 +1,36 @@
 """The demo's four hospitals in one process: their scans made once, a plan trained in seconds.
 
 What trains and what sums is the code of a real run (``Learner``, ``server.step``). There is no
-store between them, no signature, no process and no mask: so no plan that hides updates.
+store between them, no signature, no process and no mask: so no plan that hides updates. Where a
+plan's model has fixed features, they are computed once, and the same map is trained on them.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
 from fedcore.client.learner import Learner
 from fedcore.config.functions import resolve
-from fedcore.config.plan import Function, Plan
+from fedcore.config.plan import Function, Plan, Task
+from fedcore.data import bids
 from fedcore.data.phantoms.cohort import demo_federation
 from fedcore.data.phantoms.writer import write_federation
 from fedcore.data.site import SiteData
 from fedcore.evaluation.metrics import merge
 from fedcore.models.initial import build_model
+from fedcore.models.private import FindingsClassifier, findings_classifier
 from fedcore.params import Params
-from fedcore.records import ClientUpdate, EvalOrder, Statistics, TrainOrder
+from fedcore.records import ClientUpdate, EvalOrder, TrainOrder
 from fedcore.server.step import initial_state, step
 from fedcore.store.api import Store
 from fedcore.store.filesystem import FilesystemStore
@@ -54,6 +63,21 @@ def dataset(site: SiteData, **arguments: Any) -> Mapping[str, Any]:
     return _read(_Site(site), json.dumps(arguments, sort_keys=True))
 
 
+def findings(site: SiteData, **arguments: Any) -> Mapping[str, TensorDataset]:
+    """The features that ``findings_classifier`` has of each subject, computed once a process."""
+    return _found(_Site(site), json.dumps(arguments, sort_keys=True))
+
+
+def linear_map(task: Task) -> nn.Module:
+    """What that classifier trains, under the same names."""
+    return nn.Sequential(OrderedDict({"head": _whole(task).head}))
+
+
+def _whole(task: Task) -> FindingsClassifier:
+    read = task.dataset.arguments
+    return findings_classifier(task, shape=read["shape"], spacing_mm=read["spacing_mm"])
+
+
 class _Site:
     """A site by its files, whatever the plan."""
 
@@ -69,22 +93,38 @@ class _Site:
 
 @functools.cache
 def _read(site: _Site, arguments: str) -> Mapping[str, Any]:
-    read: Mapping[str, Any] = resolve(_BIDS)(site.data, **json.loads(arguments))
-    return read
+    return bids.dataset(site.data, **json.loads(arguments))
 
 
-_BIDS = "fedcore.data.bids:dataset"
+@functools.cache
+def _found(site: _Site, arguments: str) -> Mapping[str, TensorDataset]:
+    whole, made = _whole(site.data.task), {}
+    whole.head = nn.Identity()  # type: ignore[assignment]
+    for split, subjects in _read(site, arguments).items():
+        rows, labels = [], []
+        for images, label in (subjects[number] for number in range(len(subjects))):
+            present = torch.tensor([[float(name in images) for name in whole.modalities]])
+            inputs = {name: image[None] for name, image in images.items()}
+            with torch.no_grad():
+                rows.append(whole({**inputs, "present": present})[0])
+            labels.append(int(label))
+        made[split] = TensorDataset(torch.stack(rows), torch.tensor(labels))
+    return made
 
 
 def trained(plan: Plan, sites: Mapping[str, Store]) -> Params:
-    """The params that the plan's rounds come to. ValueError for a plan that hides updates."""
+    """The params that the plan's rounds come to; of a plan whose noise is seeded, always the same.
+
+    ValueError for a plan that hides updates.
+    """
     if plan.secure_aggregation.mode != "none":
         raise ValueError("here nothing is masked, so that noise by the sites would be left out")
-    learners = {name: _learner(plan, sites[name]) for name in sorted(sites)}
+    plan = _on_what_is_read(plan)
+    learners = {name: Learner(plan, sites[name], min_cell=5) for name in sorted(sites)}
     state = initial_state(plan, get_params(build_model(plan)))
     for round_num in range(plan.rounds):
         updates = [
-            (name, _train(learner, plan, name, round_num, state.params))
+            (name, _update(learner, plan, name, round_num, state.params))
             for name, learner in learners.items()
         ]
         state, _ = step(plan, state, updates)
@@ -93,23 +133,32 @@ def trained(plan: Plan, sites: Mapping[str, Store]) -> Params:
 
 def macro_auc(plan: Plan, sites: Mapping[str, Store], params: Params) -> float:
     """On the held-out subjects of all sites."""
-    statistics: Statistics = {}
+    plan, statistics = _on_what_is_read(plan), dict[str, Any]()
     for name in sorted(sites):
         order = EvalOrder("study", name, 0, plan.rounds, plan.digest, "", split="test")
-        evaluation = _learner(plan, sites[name]).evaluate(order, "", params, None)
-        statistics = merge([statistics, evaluation.statistics])
+        learner = Learner(plan, sites[name], min_cell=5)
+        statistics = merge([statistics, learner.evaluate(order, "", params, None).statistics])
     summary = resolve(plan.task.metrics.summarise)(statistics, plan.task.classes)
     return float(summary["overall"]["macro_auc"]["value"])
 
 
-def _train(learner: Learner, plan: Plan, site: str, round_num: int, params: Params) -> ClientUpdate:
+def _update(
+    learner: Learner, plan: Plan, site: str, round_num: int, params: Params
+) -> ClientUpdate:
     order = TrainOrder("study", site, round_num, round_num, plan.digest, "")
-    return learner.train(order, "", params)
+    key = hashlib.sha256(f"{plan.seed} {site} {round_num}".encode()).digest()
+    return learner.train(order, "", params, noise_key=key)[0]
 
 
-def _learner(plan: Plan, files: Store) -> Learner:
-    found = plan.task.dataset
-    if found.function == _BIDS:
-        found = Function(function=f"{__name__}:dataset", arguments=found.arguments)
-    task = plan.task.model_copy(update={"dataset": found})
-    return Learner(plan.model_copy(update={"task": task}), files, min_cell=5)
+def _on_what_is_read(plan: Plan) -> Plan:
+    """The plan with a data set that is kept in memory, and no features computed twice."""
+    task, arguments = plan.task, plan.task.dataset.arguments
+    fixed = f"{findings_classifier.__module__}:{findings_classifier.__name__}"
+    if task.model.function != fixed:
+        changes = {"dataset": Function(function=f"{__name__}:dataset", arguments=arguments)}
+    else:
+        changes = {
+            "dataset": Function(function=f"{__name__}:findings", arguments=arguments),
+            "model": Function(function=f"{__name__}:linear_map"),
+        }
+    return plan.model_copy(update={"task": task.model_copy(update=changes)})

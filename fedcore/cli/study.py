@@ -75,6 +75,10 @@ def demo(
         float | None,
         typer.Option(help="With --dp: of the whole run, at the plan's delta. 8 is a usual choice."),
     ] = None,
+    compress: Annotated[
+        bool,
+        typer.Option("--compress", help="Few bytes, both ways: coded updates and changes."),
+    ] = False,
     drop: Annotated[
         str | None,
         typer.Option(
@@ -122,6 +126,7 @@ def demo(
                 secure.value if secure is not None else None,
                 dp=dp.value if dp is not DpUnit.NONE else None,
                 epsilon=epsilon,
+                compress=compress,
             ),
             scale=scale,
             drop=drop,

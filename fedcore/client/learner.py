@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections import Counter
@@ -13,11 +14,13 @@ from fedcore import params as flat
 from fedcore import seeds
 from fedcore.aggregation import nova, scaffold, weights
 from fedcore.client.personal import Personal
-from fedcore.compression.codec import codec
+from fedcore.compression import feedback
+from fedcore.compression.chain import chain
+from fedcore.compression.codec import Turn, shapes_of
 from fedcore.config.functions import resolve
 from fedcore.config.plan import Plan
 from fedcore.data.site import Files, SiteData
-from fedcore.errors import ConfigError, DataError, OrderRefused
+from fedcore.errors import ConfigError, DataError, OrderRefused, PermanentError
 from fedcore.models.initial import build_model
 from fedcore.params import Params
 from fedcore.privacy import clipping
@@ -69,16 +72,20 @@ class Learner:
         order: TrainOrder,
         digest: str,
         params: Params,
+        *,
         noise_key: bytes | None = None,
+        rest: Params | None = None,
         personal: Personal | None = None,
         control: Params | None = None,
-    ) -> ClientUpdate:
+    ) -> tuple[ClientUpdate, Params]:
         """Train from ``params``; the update is clipped and coded as the plan says.
 
         ``noise_key``: the secret of this round, which a plan with ``privacy.subject`` needs.
-        ``personal``: where the params that stay here are kept, if the plan has such, and the site's
-        control variate, if it has those; ``control`` is the server's then.
-        Raises DataError if the site has no training subject.
+        ``rest``: what coding left of earlier updates, which goes with this one. Returns what is
+        left now, too. Clipping comes after the rest is added, so that what is sent is bounded; what
+        clipping takes away is not carried on. ``personal``: where the params that stay here are
+        kept, if the plan has such, and the site's control variate, if it has those; ``control`` is
+        the server's then. Raises DataError if the site has no training subject.
         """
         plan, started = self._plan, time.perf_counter()
         dataset = self._dataset("train")
@@ -89,6 +96,7 @@ class Learner:
         shared = {name: result.params[name] for name in params}
         moved = flat.only(flat.subtract(shared, params), result.trained)
         update, steps = self._by_the_step(moved, result.steps)
+        update = feedback.with_rest(update, rest or {})
         norm = clipping.l2_norm(update)
         factor = clipping.factor(norm, plan.privacy.clip_norm)
         clipped = {name: array * factor for name, array in update.items()} if factor < 1 else update
@@ -99,12 +107,20 @@ class Learner:
             kept = scaffold.join(kept, own)
         if personal is not None:
             personal.keep(kept)
-        return ClientUpdate(
+        codec = chain(**plan.coding("up", order.round_num))
+        if codec.stages and not math.isfinite(norm):
+            raise PermanentError("the update has a NaN or an infinity, which no coding carries")
+        turn = Turn(plan.seed, order.round_num, order.site)
+        coded = codec.encode(clipped, turn)
+        if rest is not None:
+            sent = codec.expand(coded, shapes_of(clipped), turn)
+            rest = feedback.rest_of(clipped, sent, rest)
+        reply = ClientUpdate(
             site=order.site,
             run_id=order.run_id,
             seq=order.seq,
             order_digest=digest,
-            update=codec(plan.compression.codec).encode(clipped),
+            update=coded,
             weights=self._weights({m: result.trained[m] for m in flat.modules(update)}),
             num_examples=result.num_examples,
             data=self._summary_of_training(dataset),
@@ -115,6 +131,7 @@ class Learner:
             },
             steps=steps,
         )
+        return reply, rest or {}
 
     def evaluate(
         self,

@@ -14,14 +14,18 @@ from functools import partial
 
 from fedcore import params as flat
 from fedcore.aggregation import scaffold
+from fedcore.client import residual
 from fedcore.client.inbox import Inbox
 from fedcore.client.learner import Learner
 from fedcore.client.outbox import Outbox
 from fedcore.client.personal import Personal
 from fedcore.client.private import Private, forget, training_key
+from fedcore.client.residual import Residual
 from fedcore.client.secure import Partner, SecureRound
 from fedcore.client.summand import StatisticsSummand, Summand, UpdateSummand, without_modalities
 from fedcore.client.talk import Talk
+from fedcore.compression.chain import chain
+from fedcore.compression.codec import Turn
 from fedcore.config.federation import Drill
 from fedcore.config.plan import Plan, Timeouts
 from fedcore.config.policy import Policy, objection
@@ -138,6 +142,7 @@ class Client:
             order, order_digest = self._exchange.order(self._site, run_id, seq, self._server_key)
             if isinstance(order, FinishOrder):
                 forget(self._data, run_id)
+                residual.forget(self._data, run_id)
                 return
             talk = Talk(self._exchange, order, order_digest, self._server_key)
             self._round_num = order.round_num if isinstance(order, TrainOrder) else -1
@@ -188,13 +193,13 @@ class Client:
         if reason is not None:
             raise OrderRefused(reason)
         spent = {"bytes_down": 0.0, "seconds.download": 0.0}
-        params = self._inbox.params(order.run_id, order.round_num, order.params_digest, spent)
+        params = self._inbox.params(order.run_id, order.round_num, order.params_digest, spent, plan)
         control = None
         if plan.training.scaffold:
             params, control = scaffold.split(params)
         model = None
         if isinstance(order, EvalOrder) and order.onnx_digest is not None:
-            model = self._inbox.onnx(order.run_id, order.onnx_digest, spent)
+            model = self._inbox.onnx(order.run_id, order.onnx_digest, spent, plan)
         self._egress.recall(self._ledger.accept(order, talk.order_digest, self._egress.end()))
         if isinstance(order, TrainOrder):
             self._charged = self._budget.charge(order, talk.order_digest, plan)
@@ -212,8 +217,13 @@ class Client:
                 yield train()
                 return
             change = self._change(order, params, plan, spent)
+            codec = chain(**plan.coding("up", order.round_num))
+            turn = Turn(plan.seed, order.round_num, order.site)
             secret = partial(training_key, self._data, plan, order)
-            summand = UpdateSummand(plan, order, params, change, train, secret)
+            summand = UpdateSummand(
+                plan, order, codec.encode(params, turn), change and codec.encode(change, turn),
+                train, secret,
+            )  # fmt: skip
         if self._partner is None:
             raise OrderRefused(
                 "the plan wants secure aggregation, and this client has no identity; set "
@@ -227,8 +237,16 @@ class Client:
         spent: dict[str, float],
     ) -> ClientUpdate:  # fmt: skip
         key = None if plan.privacy.subject is None else training_key(self._data, plan, order)
-        personal = self._personal(order, plan)
-        update = self._learner_of(plan, spent).train(order, digest, params, key, personal, control)
+        train = partial(
+            self._learner_of(plan, spent).train, order, digest, params,
+            noise_key=key, personal=self._personal(order, plan), control=control,
+        )  # fmt: skip
+        if plan.compression.feedback:
+            carried = Residual(self._data, self._exchange, order)
+            update, rest = train(rest=carried.enter())
+            carried.leave(rest)
+        else:
+            update, _ = train()
         # What a hospital spent on other studies is its own business, and no server's.
         told = {} if self._charged is None else {"epsilon_spent": self._charged.stated}
         return replace(update, measurements={**update.measurements, **spent, **told})
@@ -255,7 +273,9 @@ class Client:
         """What the round before changed in the params, where what is encrypted rests on it."""
         if plan.secure_aggregation.encrypt_share == 1 or order.previous_digest is None:
             return None
-        before = self._inbox.params(order.run_id, order.round_num - 1, order.previous_digest, spent)
+        before = self._inbox.params(
+            order.run_id, order.round_num - 1, order.previous_digest, spent, plan
+        )
         return flat.subtract(params, before)
 
     def _learner_of(self, plan: Plan, spent: dict[str, float]) -> Learner:

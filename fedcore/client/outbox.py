@@ -44,7 +44,8 @@ class Outbox:
         was paid for. Raises OrderRefused, and nothing leaves, if something else was about to leave
         for this place before.
         """
-        packed = pack_reply(reply)
+        compress = plan is not None and plan.compression.compress
+        packed = pack_reply(reply, compress=compress)
         before = self._egress.noted(packed.key)
         again = before is not None and before.content == packed.content
         if again and self._exchange.has_parcel(packed.key):

@@ -38,9 +38,10 @@ class Summand(Protocol):
 class UpdateSummand:
     """The weighed update of a round.
 
-    ``params``: those to train from; ``change``: what the round before changed in them, where the
-    plan's choice of what to encrypt rests on it. ``secret``: ``private.training_key``, of
-    which this site's share of the noise is drawn, where the plan has the sites add it.
+    ``params``: those to train from, coded as the update is; ``change``: what the round before
+    changed in them, coded too, where the plan's choice of what to encrypt rests on it. ``secret``:
+    ``private.training_key``, of which this site's share of the noise is drawn, where the plan has
+    the sites add it.
     """
 
     plan: Plan

@@ -53,6 +53,16 @@ def _secure(**fields: Any) -> dict[str, dict[str, Any]]:
     return {"secure_aggregation": fields}
 
 
+def _coded(**fields: Any) -> dict[str, dict[str, Any]]:
+    return {"compression": fields}
+
+
+_FLOAT16 = {"stage": "float16"}
+_QUANTISE = {"stage": "quantise", "bits": 4}
+_TOP_K = {"stage": "top_k", "share": 0.1}
+_LOW_RANK = {"stage": "low_rank", "rank": 2}
+_SUBSAMPLE = {"stage": "subsample", "every": 4}
+
 MODES = (
     Option("`none`"),
     Option("`masks`", _secure(mode="masks")),
@@ -122,9 +132,15 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
         Option("FedRep (`training.local` and `local_epochs` set)",
                {"training": {"local": ["head.*"], "local_epochs": 1}}),
     ),
-    "codec": (
-        Option("`codec: float32`"),
-        Option("`codec: float16`", {"compression": {"codec": "float16"}}),
+    "compression": (
+        Option("float32"),
+        Option("`up: float16`", _coded(up=[_FLOAT16]), "float16"),
+        Option("`up: quantise`", _coded(up=[_QUANTISE]), "quantise"),
+        Option("`up: top_k` with feedback", _coded(up=[_TOP_K], feedback=True), "top_k"),
+        Option("`up: low_rank` with feedback", _coded(up=[_LOW_RANK], feedback=True), "low_rank"),
+        Option("`up: subsample` with feedback", _coded(up=[_SUBSAMPLE], feedback=True)),
+        Option("`down` set, and `container: zstd`",
+               _coded(down=[_TOP_K, _QUANTISE], container="zstd")),
     ),
     "clients": (
         Option("`min_clients: 5`"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fedcore.config.plan import Aggregation, Plan
+    from fedcore.config.plan import Aggregation, CodingStage, Plan
 
 
 def illegal_combinations(plan: Plan) -> list[str]:
@@ -44,6 +45,7 @@ def illegal_combinations(plan: Plan) -> list[str]:
     return [
         *faults,
         *_without_effect_on_the_server(plan.aggregation),
+        *_against_compression(plan),
         *_against_robust_rules(plan),
         *_against_normalising(plan),
         *_against_scaffold(plan),
@@ -110,6 +112,57 @@ def _without_effect_on_the_server(how: Aggregation) -> list[str]:
     ]
 
 
+_ORDER = {"low_rank": 0, "subsample": 0, "top_k": 1, "float16": 2, "quantise": 2}
+"""Stages in the order in which they make sense: fewer values first, then fewer bits of each."""
+
+
+def _against_compression(plan: Plan) -> list[str]:
+    """Stages that cannot follow each other, or lose for ever what they leave out."""
+    how, where = plan.compression, "compression: "
+    faults = []
+    chains = {"up": how.up, "down": how.down}
+    if how.last is not None:
+        chains |= {"last.up": how.last.up or [], "last.down": how.last.down or []}
+    for way, stages in chains.items():
+        for one, other in pairwise(stage.stage for stage in stages):
+            if _ORDER[one] >= _ORDER[other]:
+                faults.append(
+                    f"{where}{way}: {other} cannot follow {one}; first low_rank or subsample, then "
+                    "top_k, then float16 or quantise, one of each at most"
+                )
+    names = {way: [stage.stage for stage in _stages(plan, way)] for way in ("up", "down")}
+    leaving_out = [name for name in names["up"] if _ORDER[name] < 2]
+    if leaving_out and not how.feedback:
+        faults.append(
+            f"{where}{leaving_out[0]} on the way up loses for ever what it leaves out; set "
+            "feedback: true, so that it is sent later"
+        )
+    if how.feedback and not how.up:
+        faults.append(f"{where}feedback has no effect without stages in up; remove it")
+    if "low_rank" in names["down"]:
+        faults.append(
+            f"{where}low_rank cannot go down, because products of matrices differ from machine to "
+            "machine, and all sites must come to the same params; use top_k or quantise"
+        )
+    if how.last is not None:
+        if not how.down and how.last.down:
+            faults.append(
+                f"{where}last.down is of the changes in the params, and without stages in down the "
+                "params travel whole; remove it"
+            )
+        if how.last.rounds > plan.rounds:
+            faults.append(
+                f"{where}last.rounds is {how.last.rounds}, and the plan has {plan.rounds}; lower it"
+            )
+    return faults
+
+
+def _stages(plan: Plan, way: str) -> list[CodingStage]:
+    """Every stage of that way, in whichever round."""
+    last = plan.compression.last
+    return [*getattr(plan.compression, way), *((getattr(last, way) if last else None) or [])]
+
+
 def _against_robust_rules(plan: Plan) -> list[str]:
     """What cannot go with a rule that leaves updates out, or would do nothing."""
     how, where = plan.aggregation, "aggregation: "
@@ -132,6 +185,12 @@ def _against_robust_rules(plan: Plan) -> list[str]:
         faults.append(
             f"{where}rule: {how.rule} as set needs {how.fewest} updates to leave any out; set "
             f"cohort.min_clients to {how.fewest} or more"
+        )
+    sparse = [stage.stage for stage in _stages(plan, "up") if stage.stage == "top_k"]
+    if sparse and how.rule in ("median", "trimmed_mean"):
+        faults.append(
+            f"{where}rule: {how.rule} of updates with most values left out by top_k is 0 almost "
+            "everywhere; use another rule, or quantise without top_k"
         )
     if plan.privacy.noise_multiplier > 0:
         faults.append(
@@ -223,10 +282,10 @@ def _against_scaffold(plan: Plan) -> list[str]:
             f"{where}divides each update by its steps, and secure_aggregation hides both; use "
             "mode: none"
         )
-    if plan.compression.codec != "float32":
+    if plan.compression.up or plan.compression.down or plan.compression.last is not None:
         faults.append(
-            f"{where}needs updates as exact as the site's own, and {plan.compression.codec} rounds "
-            "them; use codec: float32"
+            f"{where}needs updates and params as exact as the sender's own; remove "
+            "compression.up, down and last"
         )
     return faults
 
@@ -285,10 +344,11 @@ def _against_secure_aggregation(plan: Plan) -> list[str]:
             f"{where}needs bounded weights, because the server cannot check what it cannot see; "
             "use weights: uniform, or set weight_cap"
         )
-    if plan.compression.codec != "float32":
+    lossy = [stage.stage for stage in _stages(plan, "up") if stage.stage != "subsample"]
+    if lossy:
         faults.append(
-            f"compression: {plan.compression.codec} does not commute with a secure sum; use "
-            "codec: float32 (behind masks, bits says how many travel)"
+            f"compression: {lossy[0]} on the way up does not commute with a secure sum; use "
+            "subsample there (behind masks, bits says how many bits travel)"
         )
     if plan.cohort.min_clients < 2:
         faults.append(

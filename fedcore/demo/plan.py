@@ -35,7 +35,8 @@ class Choices:
 
     ``plan``: another file than the shipped one. ``secure``: a mode of secure aggregation; weights
     that the plan does not bound are capped then. ``dp``: whom noise hides, one subject or one site,
-    with ``epsilon`` over the whole run at the plan's target_delta.
+    with ``epsilon`` over the whole run at the plan's target_delta. ``compress``: few bytes, both
+    ways; behind masks what can be summed there.
     """
 
     plan: Path | None = None
@@ -43,6 +44,7 @@ class Choices:
     secure: str | None = None
     dp: str | None = None
     epsilon: float | None = None
+    compress: bool = False
 
 
 def plan_of(choices: Choices) -> plans.Plan:
@@ -66,6 +68,9 @@ def plan_of(choices: Choices) -> plans.Plan:
         level = _subject_level if choices.dp == "subject" else _site_level
         level(fields, choices.epsilon)
         asked.append(f"--dp {choices.dp} --epsilon {choices.epsilon:g}")
+    if choices.compress:
+        _compress(fields)
+        asked.append("--compress")
     return plans.parse(json.dumps(fields), source=" ".join(["the plan with", *asked]))
 
 
@@ -79,6 +84,27 @@ def _chosen(path: Path | None) -> plans.Plan:
 def _secure(fields: Fields, mode: str) -> None:
     fields.setdefault("secure_aggregation", {})["mode"] = mode
     _bound_weights(fields)
+
+
+def _compress(fields: Fields) -> None:
+    """The signs of the largest values each way, and four bits of each in the last change.
+
+    A sum behind masks carries values, not signs: a third of them then, in 2 bytes each.
+    """
+    signs = {"stage": "quantise", "bits": 1}
+    secure = fields.get("secure_aggregation", {})
+    if secure.get("mode", "none") == "none":
+        up = [{"stage": "top_k", "share": 0.3}, signs]
+    else:
+        up = [{"stage": "subsample", "every": 3}]
+        secure["bits"] = min(secure.get("bits", 14), 14)
+    fields["compression"] = {
+        "up": up,
+        "down": [{"stage": "top_k", "share": 0.25}, signs],
+        "feedback": True,
+        "container": "zstd",
+        "last": {"down": [{"stage": "quantise", "bits": 4}]},
+    }
 
 
 def _bound_weights(fields: Fields) -> None:
@@ -98,9 +124,9 @@ def _subject_level(fields: Fields, epsilon: float) -> None:
     count = fields["rounds"] * SUBJECT_STEPS
     noise = calibrate(epsilon, delta, count=count, unit="subject")
     privacy["subject"] = {
-        "clip_norm": 0.5, "noise_multiplier": noise, "sampling_rate": 1.0, "steps": SUBJECT_STEPS,
+        "clip_norm": 1.0, "noise_multiplier": noise, "sampling_rate": 1.0, "steps": SUBJECT_STEPS,
     }  # fmt: skip
-    rate = min(2.0, epsilon / 4)  # the noisier a step, the shorter
+    rate = min(1.0, epsilon / 8)  # the noisier a step, the shorter
     fields["training"] = {"batch_size": 16, "optimizer": "sgd", "learning_rate": rate}
     _small_model(fields)
 

@@ -43,6 +43,7 @@ def render(run: RunReport) -> str:
             sees=disclosure.server_sees(run.plan),
             server_saw=disclosure.disclosure(run.plan),
             secure_costs=secure.costs(run),
+            fewer_bytes=words.fewer_bytes(run),
             surprises=[row for row in run.isolation or () if row["allowed"] != row["expected"]],
             plan_json=json.dumps(run.plan, indent=2, ensure_ascii=False, default=str),
             elapsed=_elapsed(run),

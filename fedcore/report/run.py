@@ -25,6 +25,8 @@ class RunReport:
       update_norm: {site: value}, update_bytes}``: the bytes of a round and of the validation after
       it, and of the former those of the updates and the conversation about them
     - ``params_bytes``: of the params as float32
+    - ``bytes``: ``{phase: {up, down}}`` over all sites; ``bytes_as_float32``: what the params and
+      updates of all rounds would have been uncoded
     - ``final``: ``{overall: M, groups: {attribute: {value: M}}, suppressed: {attribute:
       subjects}}``
     - ``sites``: ``{site: {summary: M | None, num_examples: {split: count} | count,
@@ -63,6 +65,8 @@ class RunReport:
     params_bytes: int | None = None
     bytes_up: int | None = None
     bytes_down: int | None = None
+    bytes: Mapping[str, Record] = field(default_factory=dict)
+    bytes_as_float32: int | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     baselines: Record | None = None
     isolation: Sequence[Record] | None = None

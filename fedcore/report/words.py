@@ -165,3 +165,13 @@ def _attended(run: RunReport, site: str) -> Attendance:
             mark = "in"
         marks.append((item.get("round_num"), mark))
     return Attendance(site, tuple(marks), dict(reasons))
+
+
+def fewer_bytes(run: RunReport) -> str | None:
+    """How many times fewer bytes the rounds took than float32 would have; None if unknown."""
+    rounds = [part for phase, part in run.bytes.items() if phase in ("training", "validation")]
+    sent = sum(finite(part.get(way)) for part in rounds for way in ("up", "down"))
+    uncoded = finite(run.bytes_as_float32)
+    if not rounds or not sent > 0 or math.isnan(uncoded):
+        return None
+    return f"{uncoded / sent:.1f}"

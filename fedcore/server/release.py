@@ -39,7 +39,7 @@ def export(run: Run) -> str:
     module = build_model(run.plan)
     final = load_state(run, run.plan.rounds)
     # What stays at the sites is here as the plan begins with it, and ``judge`` says so.
-    load_params(module, {**get_params(module), **final.params})
+    load_params(module, {**get_params(module), **final.shared})
     task = run.plan.task
     model = onnx.export(
         module,
@@ -52,7 +52,8 @@ def export(run: Run) -> str:
             "dataset": task.dataset.model_dump(mode="json"),
         },
     )
-    run.exchange.publish_onnx(run.run_id, model)
+    known = final.public if run.plan.compression.compress else None
+    run.exchange.publish_onnx(run.run_id, model, known)
     return blobs.digest(run.exchange.onnx(run.run_id))
 
 
@@ -84,7 +85,7 @@ def register(run: Run, evaluation: EvaluationRecord, verdict: Verdict, store: St
     if released is not None:
         return released
     registry = Registry(store, run.plan.name)
-    final = load_state(run, run.plan.rounds).params
+    final = load_state(run, run.plan.rounds).shared
     version = registry.register(
         model=run.exchange.onnx(run.run_id),
         params=final,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -58,9 +58,15 @@ def result_of(run: Run, version: int | None = None) -> dict[str, Any]:
         "onnx": {"path": None, "max_abs_diff": max(final.onnx_max_abs_diff.values(), default=None)},
         "registry": {"name": run.plan.name, "version": version, "champion": verdict.passed},
         "privacy": privacy(run.plan),
-        "params_bytes": flat.nbytes(load_state(run, run.plan.rounds).params),
+        "params_bytes": flat.nbytes(load_state(run, 0).params),
         "bytes_up": sum(r.bytes_up for r in rounds) + sum(e.bytes_up for e in evaluations),
         "bytes_down": sum(r.bytes_down for r in rounds) + sum(e.bytes_down for e in evaluations),
+        "bytes": {
+            "training": _bytes(rounds),
+            "validation": _bytes([e for e in checks if e is not None]),
+            "test and export": _bytes([final]),
+        },
+        "bytes_as_float32": _bytes_as_float32(run, rounds),
         "seconds": _seconds(rounds, evaluations),
     }
 
@@ -82,7 +88,8 @@ def headline(result: Mapping[str, Any]) -> dict[str, Any]:
         name: overall[name]["value"]
         for name in ("macro_auc", "accuracy", "sensitivity", "specificity", "f1")
     }
-    kept = ("onnx", "registry", "privacy", "bytes_up", "bytes_down", "seconds", "params_sha256")
+    kept = ("onnx", "registry", "privacy", "bytes_up", "bytes_down", "bytes",
+            "bytes_as_float32", "seconds", "params_sha256")  # fmt: skip
     return {
         "run_id": result["run_id"],
         "rounds": len(result["history"]),
@@ -100,6 +107,21 @@ def headline(result: Mapping[str, Any]) -> dict[str, Any]:
         "verdict": {name: result["verdict"][name] for name in ("passed", "reasons")},
         **{name: result[name] for name in kept},
     }
+
+
+def _bytes(parts: Sequence[RoundRecord | EvaluationRecord]) -> dict[str, int]:
+    return {way: sum(getattr(part, f"bytes_{way}") for part in parts) for way in ("up", "down")}
+
+
+def _bytes_as_float32(run: Run, rounds: Sequence[RoundRecord]) -> int:
+    """What the params of every round would have been uncoded, and the updates of the modules that
+    each site trained; where nobody knows which, of all of them."""
+    params = load_state(run, 0).params
+    whole, total = flat.nbytes(params), 0
+    for record in rounds:
+        total += whole * len(run.population)
+        total += sum(flat.nbytes(flat.only(params, w)) or whole for w in record.weights.values())
+    return total
 
 
 def _round(record: RoundRecord, evaluation: EvaluationRecord | None) -> dict[str, Any]:

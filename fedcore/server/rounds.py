@@ -11,7 +11,7 @@ from fedcore.errors import NotFound, QuorumNotReached, UpdateRejected
 from fedcore.launch.api import WorkOrder
 from fedcore.records import RoundRecord, Survivors, TrainOrder
 from fedcore.server.run import Run, load_state, record_of, state_name
-from fedcore.server.step import Arrival, ServerState, Sum, accumulate, advance
+from fedcore.server.step import Arrival, ServerState, Sum, accumulate, advance, coded_change
 from fedcore.store.ahead import ahead
 
 REPLY_HEADER_BYTES = 1 << 18
@@ -63,7 +63,7 @@ def commit(
     following = advance(run.plan, state, summed, len(run.population))
     if not run.exchange.create_state(run.run_id, state_name(round_num + 1), following.arrays()):
         following = load_state(run, round_num + 1)  # whoever drew first: one noisy sum, ever
-    run.exchange.publish_params(run.run_id, round_num + 1, following.public)
+    _publish(run, state, following)
     record = RoundRecord(
         run_id=run.run_id,
         round_num=round_num,
@@ -81,6 +81,15 @@ def commit(
     if not run.exchange.create_record(run.run_id, f"rounds/{round_num:05d}/record", record):
         return record_of(run, round_num) or record
     return record
+
+
+def _publish(run: Run, state: ServerState, following: ServerState) -> None:
+    """The params of the next round: whole, and coded as a change for those who have the last."""
+    exchange, round_num = run.exchange, following.round_num
+    if run.plan.compression.down:
+        told = coded_change(run.plan, state, following)
+        exchange.publish_change(run.run_id, round_num, told, compress=run.plan.compression.compress)
+    exchange.publish_params(run.run_id, round_num, following.public)
 
 
 def _sum_of_survivors(

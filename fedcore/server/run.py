@@ -6,7 +6,7 @@ from there. The order of writes within a round makes a kill harmless at any mome
 1. orders, which hold no clock and no chance: put again, they are the same bytes
 2. ``survivors``: whose updates count, before any noise is drawn for their sum
 3. ``state`` of the next round, which holds the noisy result: drawn and stored once
-4. ``params`` of the next round, a copy of that for the sites
+4. ``params`` of the next round, a copy of that for the sites, and the change that led to them
 5. ``record``: the commit. A round with a record is over for ever
 """
 

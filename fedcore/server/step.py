@@ -14,7 +14,7 @@ from __future__ import annotations
 import fnmatch
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,14 +22,16 @@ from numpy.typing import NDArray
 
 from fedcore import params as flat
 from fedcore.aggregation import mean, nova, robust, scaffold, server_opt, weights
-from fedcore.compression.codec import codec
+from fedcore.compression import change
+from fedcore.compression.chain import chain
+from fedcore.compression.codec import Arrays, Codec, Turn
 from fedcore.config.plan import Aggregation, Plan
 from fedcore.errors import ConfigError, UpdateRejected
 from fedcore.params import Params
 from fedcore.privacy import clipping, gaussian
 from fedcore.records import ClientUpdate, DataSummary, Refusal, Reply
 
-_CLIP = "clip/norm"
+_NORM = "norm"
 
 Arrival = tuple[str, Reply | UpdateRejected]
 """A site, and what it sent or why that cannot be read."""
@@ -40,41 +42,51 @@ class ServerState:
     """The global params at the start of ``round_num``, and the server optimiser's state.
 
     ``clip_norm``: what this round's updates are clipped to, where that adapts; else None, as the
-    plan says it. ``control``: SCAFFOLD's control variate, where the plan has it.
+    plan says it. ``at_sites``: the params as the sites have them, where changes in them travel
+    coded: they are what is trained from, evaluated and released. None: they are the server's own.
+    ``control``: SCAFFOLD's control variate, where the plan has it.
     """
 
     round_num: int
     params: Params
     optimizer: Params
     clip_norm: float | None = None
+    at_sites: Params | None = None
     control: Params = field(default_factory=dict)
 
     @property
+    def shared(self) -> Params:
+        """The params that everybody has."""
+        return self.params if self.at_sites is None else self.at_sites
+
+    @property
     def public(self) -> Params:
-        """What the sites get of it."""
-        return scaffold.join(self.params, self.control)
+        """What the sites get: those, and the control variate."""
+        return scaffold.join(self.shared, self.control)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything but the round, under names that ``from_arrays`` takes apart again."""
-        clip = {} if self.clip_norm is None else {_CLIP: np.array([self.clip_norm])}
-        return (
-            {f"params/{name}": array for name, array in self.params.items()}
-            | {f"optimizer/{name}": array for name, array in self.optimizer.items()}
-            | {f"control/{name}": array for name, array in self.control.items()}
-            | clip
-        )
+        clip = {} if self.clip_norm is None else {_NORM: np.array([self.clip_norm])}
+        parts: dict[str, Mapping[str, NDArray[Any]]] = {
+            "params": self.params,
+            "optimizer": self.optimizer,
+            "at_sites": self.at_sites or {},
+            "control": self.control,
+            "clip": clip,
+        }
+        return {f"{part}/{name}": a for part, arrays in parts.items() for name, a in arrays.items()}
 
     @classmethod
     def from_arrays(cls, round_num: int, arrays: Mapping[str, NDArray[Any]]) -> ServerState:
         """The inverse of ``arrays``."""
-        kinds = ("params", "optimizer", "control", "clip")
+        kinds = ("params", "optimizer", "at_sites", "control", "clip")
         parts: dict[str, dict[str, NDArray[Any]]] = {kind: {} for kind in kinds}
         for key, array in arrays.items():
             part, _, name = key.partition("/")
             parts[part][name] = array
-        clip = parts["clip"].get("norm")
-        clip_norm = None if clip is None else float(clip[0])
-        return cls(round_num, parts["params"], parts["optimizer"], clip_norm, parts["control"])
+        clip_norm = float(parts["clip"][_NORM][0]) if parts["clip"] else None
+        at_sites, control = parts["at_sites"] or None, parts["control"]
+        return cls(round_num, parts["params"], parts["optimizer"], clip_norm, at_sites, control)
 
 
 @dataclass(frozen=True)
@@ -116,7 +128,7 @@ def accumulate(plan: Plan, state: ServerState, arrivals: Iterable[Arrival]) -> S
     within = 0
     for site, arrival in arrivals:
         try:
-            reply, update, norm = _usable(plan, state.params, arrival)
+            reply, update, norm = _usable(plan, state, arrival)
         except UpdateRejected as error:
             rejected[site] = str(error)
             continue
@@ -160,14 +172,33 @@ def advance(
     if _told_in_steps(rule):
         mean_update = nova.scale(mean_update, nova.effective(summed.weights, summed.steps))
     params, optimizer_state = _optimizer(rule).apply(state.params, mean_update, state.optimizer)
-    following = _adapted(plan, state, summed, normals)
-    control = state.control
-    if summed.by_step is not None:
-        control = scaffold.of_server(
-            control, summed.by_step.arrays, summed.total.weights,
-            population or len(summed.weights), plan.training.learning_rate,
-        )  # fmt: skip
-    return ServerState(state.round_num + 1, params, optimizer_state, following, control)
+    clip_norm = _adapted(plan, state, summed, normals)
+    control = _control(plan, state, summed, population or len(summed.weights))
+    following = ServerState(
+        state.round_num + 1, params, optimizer_state, clip_norm, control=control
+    )
+    if not plan.compression.down:
+        return following
+    codec, turn = _coding_down(plan, state.round_num)
+    told = coded_change(plan, state, following)
+    return replace(following, at_sites=change.apply(codec, state.shared, told, turn))
+
+
+def coded_change(plan: Plan, state: ServerState, following: ServerState) -> Arrays:
+    """What the sites, which have the shared params of ``state``, are told of those that follow."""
+    codec, turn = _coding_down(plan, state.round_num)
+    return change.code(codec, state.shared, following.params, turn)
+
+
+def _coding_down(plan: Plan, round_num: int) -> tuple[Codec, Turn]:
+    return chain(**plan.coding("down", round_num)), Turn(plan.seed, round_num, change.SENDER)
+
+
+def _control(plan: Plan, state: ServerState, summed: Sum, population: int) -> Params:
+    if summed.by_step is None:
+        return state.control
+    sites, rate = summed.total.weights, plan.training.learning_rate  # weights are 1
+    return scaffold.of_server(state.control, summed.by_step.arrays, sites, population, rate)
 
 
 def initial_state(plan: Plan, params: Params) -> ServerState:
@@ -178,8 +209,10 @@ def initial_state(plan: Plan, params: Params) -> ServerState:
     adaptive = plan.privacy.adaptive
     clip_norm = None if adaptive is None else adaptive.initial or plan.privacy.clip_norm
     shared = _shared(plan, params)
+    at_sites = shared if plan.compression.down else None
     control = scaffold.start(shared) if plan.training.scaffold else {}
-    return ServerState(0, shared, _optimizer(plan.aggregation).init(shared), clip_norm, control)
+    optimizer = _optimizer(plan.aggregation).init(shared)
+    return ServerState(0, shared, optimizer, clip_norm, at_sites, control)
 
 
 def step(plan: Plan, state: ServerState, arrivals: Iterable[Arrival]) -> tuple[ServerState, Sum]:
@@ -257,12 +290,14 @@ def _robust_rule(how: Aggregation) -> robust.Rule | None:
 
 
 def _usable(
-    plan: Plan, params: Params, arrival: Reply | UpdateRejected
+    plan: Plan, state: ServerState, arrival: Reply | UpdateRejected
 ) -> tuple[ClientUpdate, Params, float]:
     """The reply, its decoded update and that one's norm. Raises UpdateRejected."""
     reply = _client_update(arrival)
-    update = codec(plan.compression.codec).decode(reply.update)
-    _check(plan, params, reply, update)
+    turn = Turn(plan.seed, state.round_num, reply.site)
+    codec = chain(**plan.coding("up", state.round_num))
+    update = codec.decode(reply.update, flat.only(state.params, reply.weights), turn)
+    _check(plan, state.params, reply, update)
     norm = clipping.l2_norm(update)
     if not math.isfinite(norm):
         raise UpdateRejected("has a NaN or an infinity")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,14 +14,17 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.numpy import save
 
+from fedcore.compression import container
 from fedcore.errors import BlobError
 
 HEADER_KEY = "fedcore"
 MAX_HEADER_BYTES = 1 << 20
 """Enough for thousands of arrays. Reading JSON that a stranger made can take 250 times its size."""
 
+MAX_EXPANDED_BYTES = 1 << 30
+
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I8": "|i1",
-           "U8": "|u1", "U32": "<u4", "U64": "<u8"}  # fmt: skip
+           "U8": "|u1", "U16": "<u2", "U32": "<u4", "U64": "<u8"}  # fmt: skip
 
 _Size = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -44,11 +48,16 @@ class _Header(BaseModel):
     metadata: dict[str, str] = Field(default={}, alias="__metadata__")
 
 
-def pack(arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any] | None = None) -> bytes:
+def pack(
+    arrays: Mapping[str, NDArray[Any]],
+    header: Mapping[str, Any] | None = None,
+    *,
+    compress: bool = False,
+) -> bytes:
     """One safetensors file: ``arrays`` in name order, ``header`` as JSON in its metadata.
 
-    The same content gives the same bytes. Raises BlobError for a type or a size of the header that
-    unpack would not read.
+    ``compress``: in a lossless container. The same content gives the same bytes. Raises BlobError
+    for a type or a size of the header that unpack would not read.
     """
     ordered = {name: np.asarray(arrays[name], order="C") for name in sorted(arrays)}
     for name, array in ordered.items():
@@ -57,16 +66,21 @@ def pack(arrays: Mapping[str, NDArray[Any]], header: Mapping[str, Any] | None = 
     text = json.dumps(header or {}, sort_keys=True, separators=(",", ":"), allow_nan=False)
     data = bytes(save(ordered, metadata={HEADER_KEY: text}))
     _check_header(int.from_bytes(data[:8], "little"))
-    return data
+    return container.compress(_parts(data)) if compress else data
 
 
-def unpack(data: bytes | memoryview) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def unpack(
+    data: bytes | memoryview, max_bytes: int | None = None
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """The arrays, as read-only views of ``data``, and the header.
 
-    Raises BlobError on anything but what pack makes. The safetensors library would copy every
-    array (longer than reading them took), so the header is checked here, at least as strictly:
-    known types, sizes that fit, and arrays that cover the data without a gap or an overlap.
+    What is in a container may have ``max_bytes`` when it is out of it (None: a gigabyte). Raises
+    BlobError on anything but what pack makes. The safetensors library would copy every array
+    (longer than reading them took), so the header is checked here, at least as strictly: known
+    types, sizes that fit, and arrays that cover the data without a gap or an overlap.
     """
+    if container.is_compressed(data):
+        data = container.expand(data, MAX_EXPANDED_BYTES if max_bytes is None else max_bytes)
     end = 8 + int.from_bytes(data[:8], "little")
     if len(data) < 8 or end > len(data):
         raise BlobError(f"not a safetensors blob: its header does not fit in {len(data)} bytes")
@@ -102,6 +116,15 @@ def digest_of(arrays: Mapping[str, NDArray[Any]]) -> str:
         state.update(f"{name}:{array.dtype.str}{array.shape};".encode())
         state.update(array.data)
     return state.hexdigest()
+
+
+def _parts(data: bytes) -> list[memoryview]:
+    """What pack made, in parts with little in common: codes, an array at a time, and the rest."""
+    whole, end = memoryview(data), 8 + int.from_bytes(data[:8], "little")
+    layout = _Header.model_validate_json(data[8:end]).__pydantic_extra__
+    codes = [tensor.data_offsets for tensor in layout.values() if tensor.dtype == "U8"]
+    cuts = {0, end, len(data), *(end + offset for offsets in codes for offset in offsets)}
+    return [whole[begin:stop] for begin, stop in pairwise(sorted(cuts))]
 
 
 def _views(

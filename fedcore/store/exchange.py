@@ -2,7 +2,9 @@
 
     params/<run>/plan.json                    server writes, every site reads
     params/<run>/<round>.safetensors          global params at the start of that round
+    params/<run>/<round>.change.safetensors   what the round before changed in them, coded
     params/<run>/model.onnx                   the export, for the sites to check
+    params/<run>/model.onnx.zst               the same for those who have the params it is of
     orders/<site>/<run>/<seq>.json            server writes, this site reads; signed
     replies/<site>/<run>/<seq>.safetensors    this site writes, server reads
     …/<seq>.<step>.…                          the conversation of a secure round, likewise
@@ -24,6 +26,8 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 
+from fedcore.compression import container
+from fedcore.compression.codec import Arrays
 from fedcore.config import plan as plans
 from fedcore.config.plan import Plan
 from fedcore.errors import BlobError, Conflict, NotFound, OrderRefused, UpdateRejected
@@ -55,6 +59,8 @@ _ARRAYS = {
     "Evaluation": "statistics",
 }
 _MAX_RELAY = 1 << 24
+_MAX_GRAPH = 1 << 26  # bytes of an export beside its params
+_OTHER_ONNX = "the ONNX model in the exchange is not the one that the order names"
 RecordT = TypeVar("RecordT")
 
 
@@ -138,16 +144,48 @@ class Exchange:
             raise OrderRefused("the params in the exchange are not those that the order names")
         return arrays, len(data)
 
-    def publish_onnx(self, run_id: str, model: bytes) -> None:
-        """The export that the sites compare with PyTorch before it may be released."""
+    def publish_change(
+        self, run_id: str, round_num: int, change: Arrays, *, compress: bool
+    ) -> None:
+        """What led from the params before to those at the start of ``round_num``."""
+        self._create(_change_key(run_id, round_num), blobs.pack(change, compress=compress))
+
+    def change(self, run_id: str, round_num: int, max_bytes: int) -> tuple[Arrays, int]:
+        """The change and its size in bytes, which nobody signed: what it leads to has a digest."""
+        data = self._store.get(_change_key(run_id, round_num), max_bytes=max_bytes)
+        return blobs.unpack(data, max_bytes)[0], len(data)
+
+    def publish_onnx(self, run_id: str, model: bytes, known: Params | None = None) -> None:
+        """The export that the sites compare with PyTorch before it may be released.
+
+        ``known``: the params that it is of, for a copy that leaves out what is in them.
+        """
+        if known is not None:
+            copy = container.compress([model], past=_bytes_of(known))
+            self._store.create(f"{_onnx_key(run_id)}.zst", copy)
         self._store.create(_onnx_key(run_id), model)
 
     def onnx(self, run_id: str, onnx_digest: str | None = None) -> bytes:
         """The run's export. Raises NotFound; OrderRefused if its digest is not the one wanted."""
         model = self._store.get(_onnx_key(run_id))
         if onnx_digest is not None and blobs.digest(model) != onnx_digest:
-            raise OrderRefused("the ONNX model in the exchange is not the one that the order names")
+            raise OrderRefused(_OTHER_ONNX)
         return model
+
+    def onnx_beside(self, run_id: str, onnx_digest: str, known: Params) -> tuple[bytes, int]:
+        """The export from its copy for those who have the params ``known``, and the copy's size.
+
+        Raises as ``onnx`` does.
+        """
+        past = _bytes_of(known)
+        copy = self._store.get(f"{_onnx_key(run_id)}.zst", max_bytes=len(past) + _MAX_GRAPH)
+        try:
+            model = container.expand(copy, 2 * len(past) + _MAX_GRAPH, past)
+        except BlobError as error:
+            raise OrderRefused(_OTHER_ONNX) from error
+        if blobs.digest(model) != onnx_digest:
+            raise OrderRefused(_OTHER_ONNX)
+        return model, len(copy)
 
     # orders
 
@@ -254,7 +292,7 @@ class Exchange:
         key = _reply_key(order.site, order.run_id, order.seq, step)
         try:
             data = self._store.get(key, max_bytes=max_bytes)
-            reply = _read_reply(open_reply(data, order.site, self._roll))
+            reply = _read_reply(open_reply(data, order.site, self._roll), max_bytes)
         except BlobError as error:
             raise UpdateRejected(f"site {order.site}: {error}") from error
         if (reply.site, reply.run_id, reply.seq) != (order.site, order.run_id, order.seq):
@@ -319,7 +357,7 @@ def _header_model(kind: type[Reply]) -> type[BaseModel]:
 _HEADERS = {name: _header_model(kind) for name, kind in _REPLIES.items()}
 
 
-def pack_reply(reply: Reply) -> Parcel:
+def pack_reply(reply: Reply, *, compress: bool = False) -> Parcel:
     """The reply as it is put, unsigned, and where. Nothing leaves by this."""
     kind = type(reply).__name__
     array_field = _ARRAYS.get(kind)
@@ -327,7 +365,7 @@ def pack_reply(reply: Reply) -> Parcel:
         f.name: _plain(getattr(reply, f.name)) for f in fields(reply) if f.name != array_field
     }
     arrays = getattr(reply, array_field) if array_field else {}
-    data = blobs.pack(arrays, {"kind": kind, "fields": header})
+    data = blobs.pack(arrays, {"kind": kind, "fields": header}, compress=compress)
     key = _reply_key(reply.site, reply.run_id, reply.seq, getattr(reply, "step", None))
     said = {name: value for name, value in header.items() if name != "measurements"}
     content = json.dumps([kind, said, blobs.digest_of(arrays)], sort_keys=True).encode()
@@ -344,8 +382,8 @@ def _order_payload(order: Order) -> bytes:
     return json.dumps(asdict(order), sort_keys=True).encode()
 
 
-def _read_reply(data: bytes | memoryview) -> Reply:
-    arrays, header = blobs.unpack(data)
+def _read_reply(data: bytes | memoryview, max_bytes: int | None) -> Reply:
+    arrays, header = blobs.unpack(data, max_bytes)
     name = str(header.get("kind"))
     if name not in _REPLIES:
         raise BlobError(f"the reply's header names the unknown kind {name[:40]!r}")
@@ -382,6 +420,14 @@ def _number(value: Any) -> Any:
 
 def _params_key(run_id: str, round_num: int) -> str:
     return f"params/{run_id}/{round_num:05d}.safetensors"
+
+
+def _change_key(run_id: str, round_num: int) -> str:
+    return f"params/{run_id}/{round_num:05d}.change.safetensors"
+
+
+def _bytes_of(params: Params) -> bytes:
+    return b"".join(np.ascontiguousarray(params[name], "<f4").data for name in sorted(params))
 
 
 def _onnx_key(run_id: str) -> str:

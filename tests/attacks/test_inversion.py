@@ -28,7 +28,7 @@ from torch.utils.data import TensorDataset
 
 from fedcore.config.plan import Training
 from fedcore.params import Params, modules, subtract
-from fedcore.privacy import clipping, fixed_point, gaussian, secagg
+from fedcore.privacy import clipping, fixed_point, gaussian, noise_shares, secagg
 from fedcore.training.local import train
 from fedcore.training.state import get_params
 
@@ -142,12 +142,22 @@ def noisy(update: Params, number: int) -> Params:
     return {k: v.astype(np.float32) for k, v in gaussian.add_noise(wide, stddev, normals).items()}
 
 
-GRID = fixed_point.grid(bits=20, bound=CLIP_NORM, summands=3)
+GRID = fixed_point.grid(bits=20, bound=CLIP_NORM, summands=3, noise=1 << 20)
 
 
 def in_fixed_point(update: Params, number: int) -> Params:
     """The words that are masked, without their masks: this alone protects nothing."""
     return read(words_of(update, bytes(32)), update)
+
+
+def with_its_share(update: Params, number: int, noise_multiplier: float = 1.0) -> Params:
+    """The words that are masked where the sites add the noise: with this one's share alone, a third
+    of the sum's."""
+    words, size = words_of(update, bytes(32)), sum(array.size for array in update.values())
+    unit = noise_shares.sensitivity(GRID.largest, size)
+    share = noise_shares.stddev(noise_multiplier, unit, threshold=3)
+    noise_shares.add(words[:size], share, number.to_bytes(32, "big"))
+    return read(words, update)
 
 
 def masked(update: Params, number: int) -> Params:
@@ -209,8 +219,15 @@ def test_unprotected_the_scan_is_read_back(
         assert place(found, secret) == 1 / (1 + len(STRANGERS)), "and like no other"
 
 
-@pytest.mark.parametrize("protect", [noisy, masked], ids=lambda protect: protect.__name__)
-@each_attack
+PROTECTED = [
+    pytest.param(*ATTACKS[name], protect, id=f"{name}-{protect.__name__}")
+    for protect in (noisy, masked, with_its_share)
+    for name in ATTACKS
+    if (name, protect) != ("search", with_its_share)  # 20 s for what "search-noisy" shows
+]
+
+
+@pytest.mark.parametrize(("attack", "network", "protect"), PROTECTED)
 def test_protected_it_resembles_its_own_scan_no_more_than_a_strangers(
     attack: Attack, network: Callable[[], nn.Module], protect: Protect
 ) -> None:
@@ -228,6 +245,13 @@ def test_it_is_the_mask_that_protects() -> None:
     for number, secret in enumerate(SECRETS[:5]):
         seen = in_fixed_point(update_of(model, secret, 0), number)
         assert likeness(quotient(model, seen, 0), secret) > 0.95
+
+
+def test_it_is_the_noise_that_protects_and_not_that_there_is_some() -> None:
+    model = perceptron()
+    for number, secret in enumerate(SECRETS[:5]):
+        seen = with_its_share(update_of(model, secret, 0), number, noise_multiplier=1e-5)
+        assert likeness(rank_one(model, seen, 0), secret) > 0.95
 
 
 def test_of_few_sites_the_sum_itself_says_something() -> None:

@@ -45,7 +45,7 @@ def replies(learner: Learner) -> dict[str, DataSummary]:
     params = get_params(toy.build_model(toy.plan()))
     named = {"params_digest": digest(params), "plan_digest": "", "run_id": "run-1"}
     order = TrainOrder(site="north", seq=0, round_num=0, **named)
-    told = {"train": learner.train(order, "", params).data}
+    told = {"train": learner.train(order, "", params)[0].data}
     for seq, split in enumerate(("validation", "test"), start=1):
         check = EvalOrder(site="north", seq=seq, round_num=1, split=split, **named)
         told[split] = learner.evaluate(check, "", params, None).data

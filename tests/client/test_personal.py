@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from fedcore import seeds
+from fedcore.client.inbox import Inbox
 from fedcore.client.learner import Learner
 from fedcore.client.personal import Personal
 from fedcore.config.plan import Plan
@@ -74,6 +75,27 @@ def test_masks_hide_and_do_not_change_what_the_sites_share() -> None:
 SECURE = ("none", "masks")
 
 
+def test_changes_travel_coded_both_ways_without_what_stays() -> None:
+    """A client that holds nothing begins from the shared initial params, as the changes do."""
+    coding = {"up": [{"stage": "top_k", "share": 0.5}], "down": [{"stage": "quantise", "bits": 8}]}
+    what = toy.plan(
+        rounds=3,
+        training=FIELDS,
+        aggregation={"weights": "uniform"},
+        compression={**coding, "feedback": True},
+    )
+    store, data = MemoryStore(), toy.site_stores()
+    run = play(what, data, store)
+    state, fresh = load_state(run, 3), Inbox(run.exchange)
+    assert set(state.shared) == BODY
+    for key in list(store.list("params/run-1/")):
+        if key.endswith(".safetensors") and "change" not in key:
+            store.delete(key)  # so that the changes alone tell
+    spent = {"bytes_down": 0.0, "seconds.download": 0.0}
+    got = fresh.params("run-1", 3, digest(state.shared), spent, what)
+    assert digest(got) == digest(state.shared)
+
+
 def test_killed_at_any_operation_on_its_bucket_a_site_trains_the_same_again() -> None:
     what = plan(rounds=2)
 
@@ -99,7 +121,7 @@ def test_the_next_round_begins_from_what_the_site_kept() -> None:
     begin = get_params(toy.build_model(what))
     shared = {name: begin[name] for name in BODY}
     order = TrainOrder("run-1", "north", 0, 0, what.digest, digest(shared))
-    first = learner.train(order, "", shared, personal=Personal(bucket, order))
+    first, _ = learner.train(order, "", shared, personal=Personal(bucket, order))
     assert set(first.update) == BODY
     assert set(first.weights) == {"body"}
 
@@ -107,10 +129,10 @@ def test_the_next_round_begins_from_what_the_site_kept() -> None:
     found = Personal(bucket, after).before()
     assert set(found) == HEAD
     assert not np.array_equal(found["head.bias"], begin["head.bias"])
-    again = learner.train(order, "", shared, personal=Personal(bucket, order))
+    again, _ = learner.train(order, "", shared, personal=Personal(bucket, order))
     assert digest(again.update) == digest(first.update), "round 0 begins as round 0 did"
-    second = learner.train(after, "", shared, personal=Personal(bucket, after))
-    anew = learner.train(after, "", shared, personal=Personal(MemoryStore(), after))
+    second, _ = learner.train(after, "", shared, personal=Personal(bucket, after))
+    anew, _ = learner.train(after, "", shared, personal=Personal(MemoryStore(), after))
     assert digest(second.update) != digest(anew.update), "round 1 begins from the head of round 0"
 
 

@@ -88,6 +88,14 @@ def test_what_the_updates_take_is_told_beside_the_rest() -> None:
     assert result["params_bytes"] == 4 * (3 * 4 + 4 + 4 * 2 + 2)
 
 
+def test_bytes_by_phase_are_all_bytes_and_their_measure_is_float32() -> None:
+    result = result_of(finished(toy.plan(rounds=2), MemoryStore()))
+    for way in ("up", "down"):
+        assert sum(part[way] for part in result["bytes"].values()) == result[f"bytes_{way}"]
+    each = result["params_bytes"] * len(toy.SITES)
+    assert result["bytes_as_float32"] == 2 * (each + each), "of two rounds, both ways"
+
+
 def test_the_seconds_of_a_site_count_whether_it_trained_or_validated() -> None:
     assert slowest({"a": {"seconds.train": 2.0, "loss": 9.0}, "b": {"seconds.train": 3.0}}) == {
         "train": 3.0

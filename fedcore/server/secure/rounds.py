@@ -6,15 +6,18 @@ from collections.abc import Mapping, Sequence
 
 from fedcore import params as flat
 from fedcore.aggregation import mean
+from fedcore.compression.chain import chain
+from fedcore.compression.codec import Turn, shapes_of
+from fedcore.config.plan import Plan
 from fedcore.launch.api import Launcher
 from fedcore.privacy import fixed_point
-from fedcore.privacy.division import Division, division
+from fedcore.privacy.division import Division, Parts, division
 from fedcore.records import RoundRecord, TrainOrder
 from fedcore.server.rounds import commit
 from fedcore.server.run import Run, load_state
 from fedcore.server.secure.stages import Attempt
 from fedcore.server.secure.summing import Agreement, Vector, agree, open_sum
-from fedcore.server.step import Sum
+from fedcore.server.step import ServerState, Sum
 
 
 def agree_on_keys(
@@ -25,9 +28,12 @@ def agree_on_keys(
     Raises QuorumNotReached if too few do: the round is begun anew then, with fresh keys.
     """
     attempt = Attempt(run, round_num, {order.site: order for order in orders}, launcher)
-    like, change = load_state(run, round_num).params, None
+    params, change = load_state(run, round_num).shared, None
+    codec, turn = chain(**run.plan.coding("up", round_num)), Turn(run.plan.seed, round_num, "")
     if run.plan.secure_aggregation.encrypt_share < 1 and round_num > 0:
-        change = flat.subtract(like, load_state(run, round_num - 1).params)
+        before = load_state(run, round_num - 1).shared
+        change = codec.encode(flat.subtract(params, before), turn)
+    like = codec.encode(params, turn)
     fields = run.plan.division_of_updates()
 
     def divide(sites: int) -> Division:
@@ -48,7 +54,7 @@ def reveal_sum(
     opened = open_sum(agreed, dropped)
     survivors, told = opened.survivors, opened.told
     summed = Sum(
-        total=mean.Sums(*agreed.divided.combine(opened.parts, state.params)),
+        total=_total(run.plan, state, agreed.divided, opened.parts),
         weights={site: {} for site in survivors.sites},  # which site trained what is not known
         rejected={},
         data=told.data,
@@ -56,3 +62,11 @@ def reveal_sum(
     )
     orders = attempt.orders.values()
     return commit(run, state, orders, summed, survivors.dropped, attempt.traffic, opened.seconds)
+
+
+def _total(plan: Plan, state: ServerState, divided: Division, parts: Parts) -> mean.Sums:
+    """The sum, decoded: what adds up before decoding does so after it."""
+    codec, turn = chain(**plan.coding("up", state.round_num)), Turn(plan.seed, state.round_num, "")
+    sums, trained = divided.combine(parts, codec.encode(state.params, turn))
+    like = shapes_of(flat.only(state.params, trained))
+    return mean.Sums(codec.expand(sums, like, turn), trained)
