@@ -5,13 +5,24 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks import aggregation, ckks, compression, launching, overhead, secagg
+from benchmarks import (
+    aggregation,
+    ckks,
+    compression,
+    dpsgd,
+    launching,
+    overhead,
+    preprocess,
+    secagg,
+)
 from fedcore.terminal import show_rows
 
 
 def main() -> None:
     results: list[dict[str, object]] = []
-    for benchmark in (aggregation, compression, overhead, launching, secagg, ckks):
+    for benchmark in (
+        aggregation, compression, overhead, launching, secagg, ckks, dpsgd, preprocess
+    ):  # fmt: skip
         benchmark.main(results)
     path = Path(__file__).parent / "results.json"
     path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -22,6 +22,25 @@ class Keys(BaseModel):
     secret_key: SecretStr
 
 
+class DataSettings(BaseSettings):
+    """Where a site's data are, e.g. ``FEDCORE_DATA__BUCKET``: all that preparing them needs."""
+
+    model_config = SettingsConfigDict(env_prefix="FEDCORE_", env_nested_delimiter="__")
+
+    data: Location
+    data_keys: Keys | None = None
+
+
+class DicomwebSettings(BaseSettings):
+    """What a DICOMweb server knows an import by: user and password, or a token."""
+
+    model_config = SettingsConfigDict(env_prefix="FEDCORE_DICOMWEB_")
+
+    user: str | None = None
+    password: SecretStr | None = None
+    token: SecretStr | None = None
+
+
 class ClientSettings(BaseSettings):
     """A client's surroundings, e.g. ``FEDCORE_EXCHANGE__BUCKET`` and ``FEDCORE_POLICY``.
 
@@ -80,6 +99,16 @@ def inherited_environment() -> dict[str, str]:
 def client_settings() -> ClientSettings:
     """Read the environment. Raises ConfigError that names each missing or wrong variable."""
     return _read(ClientSettings)
+
+
+def dicomweb_settings() -> DicomwebSettings:
+    """Read the environment. Raises ConfigError that names each wrong variable."""
+    return _read(DicomwebSettings)
+
+
+def data_settings() -> DataSettings:
+    """Read the environment. Raises ConfigError that names each missing or wrong variable."""
+    return _read(DataSettings)
 
 
 def agent_settings() -> AgentSettings:

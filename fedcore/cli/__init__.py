@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from fedcore.cli import files, ledger, models, site, study
+from fedcore.cli import files, imports, ledger, models, site, study
 from fedcore.errors import FedcoreError
 from fedcore.terminal import console
 
@@ -28,6 +28,8 @@ for command in (study.demo, study.up, study.run, study.coordinate, site.client, 
     app.command()(command)
 app.add_typer(files.plan_app, name="plan")
 app.add_typer(files.keys_app, name="keys")
+imports.add_to(site.site_app)
+app.add_typer(site.site_app, name="site")
 app.add_typer(ledger.ledger_app, name="ledger")
 app.add_typer(models.models_app, name="models")
 

@@ -143,8 +143,8 @@ def verify(
     print_json(summary, as_json=as_json)
     if fault is not None:
         raise BlobError(
-            f"the budget ledger is broken: {fault}. No order is obeyed until it is mended from a "
-            "backup"
+            f"the budget ledger is broken: {fault}. Compare it with a backup, and with `fedcore "
+            "ledger egress` and `orders`"
         )
 
 

@@ -44,6 +44,14 @@ class SecureMode(StrEnum):
     CKKS = "ckks"
 
 
+class DpUnit(StrEnum):
+    """What ``--dp`` takes: whom the noise hides."""
+
+    SUBJECT = "subject"
+    SITE = "site"
+    NONE = "none"
+
+
 def demo(
     workdir: Workdir = DEFAULT_WORKDIR,
     plan: Annotated[Path | None, typer.Option(help="Another plan than the shipped one.")] = None,
@@ -55,6 +63,17 @@ def demo(
             help="Hide each site's update from the server, which sees their sum: how. Weights that "
             "the plan does not bound are capped."
         ),
+    ] = None,
+    dp: Annotated[
+        DpUnit,
+        typer.Option(
+            help="Differential privacy: noise that hides one subject, or one site whole. With "
+            "--epsilon."
+        ),
+    ] = DpUnit.NONE,
+    epsilon: Annotated[
+        float | None,
+        typer.Option(help="With --dp: of the whole run, at the plan's delta. 8 is a usual choice."),
     ] = None,
     compress: Annotated[
         bool,
@@ -68,6 +87,12 @@ def demo(
             "keys, shares, update, consistency or unmask; without a secure mode, update.",
         ),
     ] = None,
+    from_dicom: Annotated[
+        bool,
+        typer.Option(
+            "--from-dicom", help="Begin with the scanners' DICOM, imported as a hospital does."
+        ),
+    ] = False,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also train each site alone, and all data together.")
     ] = False,
@@ -95,9 +120,17 @@ def demo(
         progress_bar() as progress,
         demos.prepare(
             workdir,
-            choices=Choices(plan, rounds, secure.value if secure is not None else None, compress),
+            choices=Choices(
+                plan,
+                rounds,
+                secure.value if secure is not None else None,
+                dp=dp.value if dp is not DpUnit.NONE else None,
+                epsilon=epsilon,
+                compress=compress,
+            ),
             scale=scale,
             drop=drop,
+            from_dicom=from_dicom,
             on_stage=stages(progress),
         ) as ready,
     ):

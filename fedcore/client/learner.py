@@ -49,10 +49,17 @@ class Learner:
         self._loss: Callable[..., Any] = resolve(plan.task.loss)
 
     def train(
-        self, order: TrainOrder, digest: str, params: Params, rest: Params | None = None
+        self,
+        order: TrainOrder,
+        digest: str,
+        params: Params,
+        *,
+        noise_key: bytes | None = None,
+        rest: Params | None = None,
     ) -> tuple[ClientUpdate, Params]:
         """Train from ``params``; the update is clipped and coded as the plan says.
 
+        ``noise_key``: the secret of this round, which a plan with ``privacy.subject`` needs.
         ``rest``: what coding left of earlier updates, which goes with this one. Returns what is
         left now, too. Clipping comes after the rest is added, so that what is sent is bounded; what
         clipping takes away is not carried on. Raises DataError if the site has no training subject.
@@ -60,13 +67,8 @@ class Learner:
         plan, started = self._plan, time.perf_counter()
         dataset = self._dataset("train")
         state.load_params(self._module, params)
-        result = local.train(
-            self._module,
-            dataset,
-            self._loss,
-            plan.training,
-            seed=seeds.derive(plan.seed, "train", order.site, order.round_num),
-        )
+        seed = seeds.derive(plan.seed, "train", order.site, order.round_num)
+        result = self._trained(dataset, seed, noise_key)
         update = flat.only(flat.subtract(result.params, params), result.trained)
         update = feedback.with_rest(update, rest or {})
         norm = clipping.l2_norm(update)
@@ -88,7 +90,7 @@ class Learner:
             update=coded,
             weights=self._weights(result.trained),
             num_examples=result.num_examples,
-            data=self._summary(dataset),
+            data=self._summary_of_training(dataset),
             measurements={
                 **result.measurements,
                 "update_norm": norm,
@@ -162,6 +164,22 @@ class Learner:
             self._inputs[id(dataset)] = local.input_shapes(dataset)
         known = getattr(dataset, "summary", None) or DataSummary(num_subjects=len(dataset))
         return replace(known, left_out=self._left_out, inputs=self._inputs[id(dataset)])
+
+    def _trained(self, dataset: Any, seed: int, noise_key: bytes | None) -> local.TrainResult:
+        given = (self._module, dataset, self._loss, self._plan.training)
+        subject = self._plan.privacy.subject
+        if subject is None:
+            return local.train(*given, seed=seed)
+        from fedcore.training import dpsgd  # Opacus takes a second, and only this needs it
+
+        if noise_key is None:
+            raise ValueError("privacy.subject needs a noise_key")
+        return dpsgd.train(*given, subject, key=noise_key, seed=seed)
+
+    def _summary_of_training(self, dataset: Any) -> DataSummary:
+        """With ``privacy.subject``, not how many training subjects have which modality."""
+        summary = self._summary(dataset)
+        return summary if self._plan.privacy.subject is None else replace(summary, modalities={})
 
     def _weights(self, trained: Mapping[str, int]) -> dict[str, float]:
         rule = self._plan.aggregation

@@ -17,7 +17,7 @@ from fedcore.client import residual
 from fedcore.client.inbox import Inbox
 from fedcore.client.learner import Learner
 from fedcore.client.outbox import Outbox
-from fedcore.client.private import Private, forget
+from fedcore.client.private import Private, forget, training_key
 from fedcore.client.residual import Residual
 from fedcore.client.secure import Partner, SecureRound
 from fedcore.client.summand import StatisticsSummand, Summand, UpdateSummand, without_modalities
@@ -214,7 +214,7 @@ class Client:
             change = self._change(order, params, plan, spent)
             codec = chain(**plan.coding("up", order.round_num))
             turn = Turn(plan.seed, order.round_num, order.site)
-            secret = Private(self._data, order, talk.order_digest).noise_key
+            secret = partial(training_key, self._data, plan, order)
             summand = UpdateSummand(
                 plan, order, codec.encode(params, turn), change and codec.encode(change, turn),
                 train, secret,
@@ -231,12 +231,13 @@ class Client:
         self, order: TrainOrder, digest: str, params: Params, plan: Plan, spent: dict[str, float]
     ) -> ClientUpdate:
         learner = self._learner_of(plan, spent)
+        key = None if plan.privacy.subject is None else training_key(self._data, plan, order)
         if plan.compression.feedback:
             carried = Residual(self._data, self._exchange, order)
-            update, rest = learner.train(order, digest, params, carried.enter())
+            update, rest = learner.train(order, digest, params, noise_key=key, rest=carried.enter())
             carried.leave(rest)
         else:
-            update, _ = learner.train(order, digest, params)
+            update, _ = learner.train(order, digest, params, noise_key=key)
         # What a hospital spent on other studies is its own business, and no server's.
         told = {} if self._charged is None else {"epsilon_spent": self._charged.stated}
         return replace(update, measurements={**update.measurements, **spent, **told})

@@ -1,20 +1,21 @@
-"""What a client must still know after a kill, in the site's own bucket, until the round is over."""
+"""What a client must still know after a kill, in the site's own bucket."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
 
+from fedcore import seeds
+from fedcore.config.plan import Plan
 from fedcore.errors import OrderRefused
+from fedcore.privacy.secagg.secrets import context_of, derive
 from fedcore.records import EvalOrder, TrainOrder
 from fedcore.store.api import Store
 
 _BEGUN, _OPENED = "order", "opened"
 """These hold no secret, and are kept."""
-
-_NOISE = "noise"
-"""Of a round, and not of one attempt at it."""
 
 
 class Private:
@@ -40,7 +41,7 @@ class Private:
         begun_by = self.remember(_BEGUN, lambda: self._order_digest)
         if begun_by != self._order_digest:
             raise OrderRefused("this attempt at the round was begun by another order before")
-        forget(self._store, self._run_id, but=(f"{self._place}.", f"{self._round}.{_NOISE}"))
+        forget(self._store, self._run_id, but=self._place)
 
     def open_for(self, survivors: Sequence[str]) -> None:
         """Help to open the sum over these sites, and over no others in this round, ever.
@@ -56,35 +57,42 @@ class Private:
                 "of two sums would be a site's update; the round needs the same sites again"
             )
 
-    def noise_key(self) -> bytes:
-        """32 random bytes that the site's noise in this round is drawn from, in every attempt.
-
-        Noise drawn anew for a sum that was opened before would be a second look at it. Raises
-        OrderRefused for a round that was opened and is over.
-        """
-        key = f"{self._round}.{_NOISE}"
-        if not self._store.exists(key):
-            if self._store.exists(f"{self._round}.{_OPENED}"):
-                raise OrderRefused(
-                    "this site helped to open the round's sum before, and has forgotten its noise "
-                    "since: with other noise, the sum would be shown twice"
-                )
-            self._store.create(key, os.urandom(32))
-        return self._store.get(key)
-
     def remember(self, name: str, make: Callable[[], bytes]) -> bytes:
         """What is known as ``name``; what ``make`` gives is kept if there is nothing yet."""
-        key = f"{self._place}.{name}"
-        if not self._store.exists(key):
-            self._store.create(key, make())
-        return self._store.get(key)
+        return _remembered(self._store, f"{self._place}.{name}", make)
 
 
-def forget(store: Store, run_id: str, *, but: tuple[str, ...] = ()) -> None:
-    """Delete every secret of the run's rounds, ``but`` those whose keys begin so."""
+def training_key(store: Store, plan: Plan, order: TrainOrder) -> bytes:
+    """The 32 secret bytes that this site's noise in this round is drawn from.
+
+    One secret an update (``TrainOrder.names_update``), which the budget ledger charges once: a
+    client that was killed, and a secure round begun anew, release the same noisy update again. Any
+    other update has another secret, so that no difference of two is without noise. With
+    ``noise_source: seeded`` the bytes follow from the plan.
+
+    They are never deleted: with other noise, the same update would be shown a second time and paid
+    for once. Whoever reads the site's bucket gets nothing by them, for the scans lie there too.
+    """
+    if plan.privacy.noise_source == "seeded":
+        place = (order.site, order.round_num, order.params_digest)
+        return hashlib.sha256(str(seeds.derive(plan.seed, "subject", *place)).encode()).digest()
+    update = context_of(*order.names_update())
+    key = f"derivatives/fedcore/training/{order.run_id}/{update.hex()}"
+    return derive(_remembered(store, key, lambda: os.urandom(32)), "noise", update)
+
+
+def forget(store: Store, run_id: str, *, but: str | None = None) -> None:
+    """Delete every secret of the run's secure rounds, except those of the one in progress."""
     for key in list(store.list(_place(run_id))):
-        if not key.startswith(but) and not key.endswith((f".{_BEGUN}", f".{_OPENED}")):
+        current = but is not None and key.startswith(f"{but}.")
+        if not current and not key.endswith((f".{_BEGUN}", f".{_OPENED}")):
             store.delete(key)
+
+
+def _remembered(store: Store, key: str, make: Callable[[], bytes]) -> bytes:
+    if not store.exists(key):
+        store.create(key, make())
+    return store.get(key)
 
 
 def _place(run_id: str) -> str:

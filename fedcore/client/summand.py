@@ -13,7 +13,7 @@ from fedcore.config.plan import Plan
 from fedcore.evaluation import tally
 from fedcore.params import Params
 from fedcore.privacy.division import Division, Parts, division, whole_numbers
-from fedcore.privacy.secagg.secrets import context_of, derive
+from fedcore.privacy.secagg.secrets import derive
 from fedcore.records import (
     ClientUpdate,
     DataSummary,
@@ -40,8 +40,8 @@ class UpdateSummand:
 
     ``params``: those to train from, coded as the update is; ``change``: what the round before
     changed in them, coded too, where the plan's choice of what to encrypt rests on it. ``secret``:
-    gives 32 bytes that only this site knows, the same in every attempt at the round; called where
-    the plan has the sites add noise.
+    ``private.training_key``, of which this site's share of the noise is drawn, where the plan has
+    the sites add it.
     """
 
     plan: Plan
@@ -60,7 +60,7 @@ class UpdateSummand:
         key = rounding_key(self.plan, self.order)
         noise_key = None
         if self.plan.noise_in_shares:
-            noise_key = share_key(self.plan, self.order, self.secret)
+            noise_key = derive(self.secret(), "share of noise")
         parts = divided.divide(update.update, update.weights, self.params, key, noise_key)
         return parts, _cover(update)
 
@@ -90,18 +90,6 @@ def rounding_key(plan: Plan, order: TrainOrder) -> bytes:
     """
     number = seeds.derive(plan.seed, "rounding", order.site, order.round_num)
     return hashlib.sha256(str(number).encode()).digest()
-
-
-def share_key(plan: Plan, order: TrainOrder, secret: Callable[[], bytes]) -> bytes:
-    """The 32 bytes that the site's share of the noise is drawn from.
-
-    By what names the update: another update of the same round has other noise, so that no two
-    sums with the same noise are ever opened, whose difference would have none.
-    """
-    if plan.privacy.noise_source == "seeded":
-        number = seeds.derive(plan.seed, "noise", order.site, order.round_num)
-        return hashlib.sha256(str(number).encode()).digest()
-    return derive(secret(), "noise", context_of(*order.names_update()))
 
 
 def _cover(update: ClientUpdate) -> SealedUpdate:

@@ -83,12 +83,25 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
         Option("`clip_norm` set"),
         Option("`clip_norm` unset", {"privacy": {"clip_norm": None}}),
     ),
+    "adaptive": (
+        Option("fixed clipping"),
+        Option("`privacy.adaptive` set", {"privacy": {"adaptive": {"noise_multiplier": 10.0}}}),
+    ),
     "noise": (
         Option("no noise"),
         Option("`noise_multiplier` set", {"privacy": {"noise_multiplier": 1.0}}),
         Option("`noise_by: sites`, with a threshold",
                {"privacy": {"noise_multiplier": 1.0, "noise_by": "sites"},
                 **_secure(threshold=5)}),
+    ),
+    "subject": (
+        Option("no noise by subject"),
+        Option("`privacy.subject` set", {"privacy": {"subject": {
+            "clip_norm": 1.0, "noise_multiplier": 1.0, "sampling_rate": 0.5, "steps": 1}}}),
+    ),
+    "precision": (
+        Option("float32 throughout"),
+        Option("`mixed_precision: true`", {"training": {"mixed_precision": True}}),
     ),
     "optimiser": (
         Option("plain server step"),

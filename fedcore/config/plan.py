@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -22,6 +23,8 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
 
 Importable = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 """``package.module:function``."""
+
+Size = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
@@ -45,6 +48,14 @@ class Modality(Section):
     window: tuple[float, float] | None = Field(
         default=None, description="CT: HU window; PET: SUV range. Mapped to [0, 1] and clipped"
     )
+    normalise: Literal["z-score", "nyul"] = Field(
+        default="z-score", description="MR; CT and PET have their window. nyul: the histogram "
+        "onto that of landmarks (Nyúl et al. 2000)"
+    )  # fmt: skip
+    landmarks: Annotated[list[float], Field(min_length=11, max_length=11)] | None = Field(
+        default=None, description="nyul: where the 1st, 10th, 20th … 90th and 99th percentile go; "
+        "`fedcore site landmarks` learns them"
+    )  # fmt: skip
 
     @model_validator(mode="after")
     def _window_belongs(self) -> Self:
@@ -55,6 +66,60 @@ class Modality(Section):
             raise ValueError(f"a {self.kind} modality needs window: [low, high] in {unit}")
         if self.window is not None and self.window[0] >= self.window[1]:
             raise ValueError("window must be [low, high] with low < high")
+        return self
+
+    @model_validator(mode="after")
+    def _landmarks_belong(self) -> Self:
+        if self.kind != "mr" and self.normalise != "z-score":
+            raise ValueError(f"normalise is for MR: a {self.kind} modality has its window")
+        if (self.normalise == "nyul") != (self.landmarks is not None):
+            raise ValueError(
+                "normalise: nyul and landmarks go together: the standard is the plan's, so that "
+                "sites and serving share it; `fedcore site landmarks` learns one"
+            )
+        if self.landmarks is not None and any(a >= b for a, b in pairwise(self.landmarks)):
+            raise ValueError("landmarks must rise: they are percentiles")
+        return self
+
+
+class Preprocessing(Section):
+    """What becomes of a subject's images before a model sees them, at every site and in serving.
+
+    The steps, in this order: orient, align to the reference, brain mask, resample and crop or pad
+    to the grid, normalise. See ``docs/preprocessing.md``.
+    """
+
+    shape: Annotated[list[Size], Field(min_length=3, max_length=3)] | None = Field(
+        default=None, description="voxels of the grid; unset = the dataset's argument"
+    )
+    spacing_mm: float | None = Field(
+        default=None, gt=0, description="edge of a voxel; unset = the dataset's argument"
+    )
+    reference: Name | None = Field(
+        default=None, description="modality whose place the others take; unset, or where a subject "
+        "lacks it, the first that the subject has"
+    )  # fmt: skip
+    align: Literal["none", "rigid", "affine"] = Field(
+        default="none", description="to the reference, by mutual information; none = where the "
+        "scanner says that they are"
+    )  # fmt: skip
+    doubtful: Literal["leave_out", "as_scanned"] = Field(
+        default="leave_out", description="an image whose alignment nobody has looked at, and that "
+        "the check flags: not used, or used where the scanner says that it is"
+    )  # fmt: skip
+    brain_mask: bool = Field(
+        default=False, description="from the reference: MR is normalised in it, what is outside "
+        "says nothing"
+    )  # fmt: skip
+    centre: Literal["image", "brain"] = Field(
+        default="image", description="where the grid's middle lies: of the reference's field of "
+        "view, or of the brain mask"
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _centre_is_known(self) -> Self:
+        if self.centre == "brain" and not self.brain_mask:
+            raise ValueError("centre: brain needs brain_mask: true")
         return self
 
 
@@ -70,6 +135,10 @@ class Task(Section):
 
     classes: list[str] = Field(min_length=2)
     modalities: dict[Name, Modality] = Field(default_factory=dict)
+    preprocessing: Preprocessing | None = Field(
+        default=None, description="set: what is prepared is kept at the site. Unset: onto the "
+        "dataset's grid in world coordinates, each time anew"
+    )  # fmt: skip
     groups: list[str] = Field(
         default=[], description="attributes of a subject by which metrics are split, e.g. sex"
     )
@@ -82,6 +151,23 @@ class Task(Section):
     def _names_are_free(self) -> Self:
         if "present" in self.modalities:
             raise ValueError("modalities: 'present' names the mask of a batch; take another name")
+        return self
+
+    @model_validator(mode="after")
+    def _preprocessing_fits(self) -> Self:
+        how = self.preprocessing
+        if how is None:
+            return self
+        if how.reference is not None and how.reference not in self.modalities:
+            raise ValueError(
+                f"preprocessing: reference {how.reference!r} is none of the modalities "
+                f"({', '.join(self.modalities)})"
+            )
+        for field in ("shape", "spacing_mm"):
+            if getattr(how, field) is not None and field in self.dataset.arguments:
+                raise ValueError(
+                    f"preprocessing: {field} is among the dataset's arguments too; give it once"
+                )
         return self
 
     def functions(self) -> list[str]:
@@ -155,6 +241,21 @@ class Cohort(Section):
     min_clients: int = Field(default=1, ge=1, description="fewer usable replies end the round")
 
 
+class AdaptiveClipping(Section):
+    """The norm that updates are clipped to follows a quantile of theirs (Andrew et al. 2021)."""
+
+    quantile: float = Field(
+        default=0.5, gt=0, lt=1, description="share of the updates that are to stay whole"
+    )
+    learning_rate: float = Field(default=0.2, gt=0)
+    noise_multiplier: float = Field(
+        gt=0, description="of the count of updates that stayed whole; it is released each round"
+    )
+    initial: float | None = Field(
+        default=None, gt=0, description="norm of the first round; unset = clip_norm"
+    )
+
+
 class SubjectPrivacy(Section):
     """DP-SGD (Abadi et al. 2016) at the sites: what one subject adds to a step is clipped and
     hidden by noise. All of a subject's scans are one example."""
@@ -173,6 +274,10 @@ class Privacy(Section):
     """Clipping and noise: the site-level Gaussian mechanism. Zero noise gives no guarantee."""
 
     clip_norm: float | None = Field(default=None, gt=0)
+    adaptive: AdaptiveClipping | None = Field(
+        default=None, description="clip_norm is then what the sites clip to, and the largest norm "
+        "that the server does"
+    )  # fmt: skip
     noise_multiplier: float = Field(default=0.0, ge=0)
     target_delta: float = Field(default=1e-5, gt=0, lt=1)
     noise_by: Literal["server", "sites"] = Field(

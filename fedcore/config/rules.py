@@ -19,6 +19,7 @@ def illegal_combinations(plan: Plan) -> list[str]:
             "to the clipped norm; set clip_norm or remove the noise"
         )
     faults += _against_noise_in_shares(plan)
+    faults += _against_adaptive_clipping(plan)
     unbounded = plan.aggregation.weights == "examples" and plan.aggregation.weight_cap is None
     if private and unbounded:
         faults.append(
@@ -41,6 +42,7 @@ def illegal_combinations(plan: Plan) -> list[str]:
         *_without_effect_on_the_server(plan.aggregation),
         *_against_compression(plan),
         *_against_robust_rules(plan),
+        *_against_subject_privacy(plan),
         *_against_secure_aggregation(plan),
         *_against_hidden_statistics(plan),
     ]
@@ -63,6 +65,27 @@ def _against_noise_in_shares(plan: Plan) -> list[str]:
         faults.append(
             f"{where}needs secure_aggregation.threshold, because the shares must be enough noise "
             "over as few sites as a sum may be opened over; set it"
+        )
+    return faults
+
+
+def _against_adaptive_clipping(plan: Plan) -> list[str]:
+    """What a clip norm that the server finds cannot go with, or without."""
+    largest, adaptive = plan.privacy.clip_norm, plan.privacy.adaptive
+    if adaptive is None:
+        return []
+    faults = []
+    if largest is None:
+        faults.append("privacy: adaptive needs clip_norm, the largest norm that it may come to")
+    elif adaptive.initial is not None and adaptive.initial > largest:
+        faults.append(
+            f"privacy: adaptive.initial {adaptive.initial:g} is above clip_norm, the largest norm "
+            "that it may come to; lower it"
+        )
+    if plan.secure_aggregation.mode != "none":
+        faults.append(
+            "privacy: adaptive cannot go with secure_aggregation, because the server clips, and "
+            "counts what it clipped, and sees no single update; remove it, or use mode: none"
         )
     return faults
 
@@ -171,6 +194,29 @@ def _against_robust_rules(plan: Plan) -> list[str]:
         faults.append(
             f"{where}rule: {how.rule} cannot go with secure_aggregation: a sum behind masks shows "
             "no single update, so no rule can leave one out; use rule: mean, or mode: none"
+        )
+    return faults
+
+
+def _against_subject_privacy(plan: Plan) -> list[str]:
+    """What cannot go with noise at the sites that hides each subject."""
+    if plan.privacy.subject is None:
+        return []
+    where, faults = "privacy: ", []
+    if plan.privacy.noise_multiplier > 0:
+        faults.append(
+            f"{where}subject and noise_multiplier protect two units, and one plan has one epsilon; "
+            "remove noise_multiplier (for subjects), or subject (for sites)"
+        )
+    if plan.aggregation.weights != "uniform":
+        faults.append(
+            f"{where}with subject, weights: examples would tell how many subjects have which "
+            "modality, without noise; set weights: uniform"
+        )
+    if plan.training.mixed_precision:
+        faults.append(
+            f"{where}subject bounds each gradient's norm, which mixed_precision only estimates; "
+            "remove mixed_precision"
         )
     return faults
 

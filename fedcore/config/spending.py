@@ -22,6 +22,8 @@ def round_events(plan: Plan) -> tuple[GaussianEvent, ...]:
         events.append(GaussianEvent(one.noise_multiplier, one.steps, "subject", one.sampling_rate))
     if privacy.noise_multiplier > 0:
         events.append(GaussianEvent(privacy.noise_multiplier, unit="site"))
+        if privacy.adaptive is not None:
+            events.append(GaussianEvent(privacy.adaptive.noise_multiplier, unit="site"))
     return tuple(events)
 
 

@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from fedcore.config.plan import Task
-from fedcore.data import consent, layout, nifti, participants
+from fedcore.data import consent, layout, participants, quarantine, verdicts
 from fedcore.data.participants import SPLITS, Participants, split_of
-from fedcore.data.preparation import Preparation
+from fedcore.data.preparation import Pipeline, Prepared
+from fedcore.data.prepared import Folder, Kept
+from fedcore.data.preparing import Preparer
 from fedcore.data.site import Files, SiteData
+from fedcore.data.workers import cpus
 from fedcore.errors import ConfigError, DataError, NotFound
 from fedcore.records import DataSummary, Split
 
@@ -30,6 +33,9 @@ log = logging.getLogger("fedcore.data")
 Inputs = dict[str, Tensor]
 LeftOut = tuple[str, str]
 """A subject's id or a file's key, and the reason: a short category that may be counted."""
+
+FRACTIONS = (0.6, 0.15, 0.25)
+"""Of the subjects: to train on, to validate and to test with."""
 
 _READERS = 4  # threads: reading waits for the store, and unzipping lets other threads run
 
@@ -98,20 +104,36 @@ class BidsDataset:
         return DataSummary(len(self), dict(present), dict(sorted(left_out.items())))
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """What became of one subject: an example, or the reason for there being none.
+
+    ``files``: those left out. ``prepared``: None if no image was read. ``paths``: modality → key.
+    """
+
+    name: str
+    example: Example | None = None
+    reason: str | None = None
+    files: tuple[LeftOut, ...] = ()
+    prepared: Prepared | None = None
+    paths: Mapping[str, str] = field(default_factory=dict)
+
+
 def dataset(
     site: SiteData,
     *,
-    shape: Sequence[int],
-    spacing_mm: float,
+    shape: Sequence[int] | None = None,
+    spacing_mm: float | None = None,
     label: str = "diagnosis",
     prefix: str = "",
     consent_column: str | None = "consent",
-    fractions: Sequence[float] = (0.6, 0.15, 0.25),
+    fractions: Sequence[float] = FRACTIONS,
 ) -> dict[Split, BidsDataset]:
     """The three splits of the subjects under ``prefix``, each image read once.
 
     Every image of a subject is resampled to ``shape`` cubic voxels of ``spacing_mm``, whose middle
-    is that of the subject's first usable modality. ``label``: the column with a name out of
+    is that of the subject's first usable modality, and otherwise prepared as ``task.preprocessing``
+    says; the two may be given there instead. ``label``: the column with a name out of
     ``task.classes``. ``consent_column``: see ``fedcore.data.consent``; None says that consent is
     checked before data comes here, and is for the site to accept with the plan. ``fractions``: see
     ``participants.split_of``.
@@ -119,46 +141,90 @@ def dataset(
     Raises ConfigError for arguments that do not fit, DataError if ``participants.tsv`` is missing
     or lacks a column. One bad file or subject is left out, with its reason, and never raises.
     """
-    _check(site, shape, spacing_mm)
     participants.check_fractions(fractions)
-    root = prefix if prefix == "" or prefix.endswith("/") else f"{prefix}/"
-    table = _table(site, root + "participants.tsv", label, consent_column)
-    folders = layout.by_subject(site.files.list(f"{root}sub-"), root)
-
-    def load(subject: str) -> _Subject:
-        paths = folders.get(subject, [])
-        reason = _unlisted(subject, table) or _unusable(
-            table.rows[subject], paths, site, label, consent_column
+    loaded = list(
+        each(
+            site, shape=shape, spacing_mm=spacing_mm, label=label, prefix=prefix,
+            consent_column=consent_column,
         )
-        if reason is not None:
-            return _Subject(subject, reason=reason)
-        images, files = _images(site, f"{root}{subject}/", paths, shape, spacing_mm)
-        if not images:
-            return _Subject(subject, reason="no usable image", files=files)
-        row = table.rows[subject]
-        target = site.task.classes.index(row[label])
-        groups = participants.groups(row, site.task.groups)
-        return _Subject(subject, Example(subject, images, target, groups), files=files)
-
-    with ThreadPoolExecutor(_READERS) as pool:
-        loaded = list(pool.map(load, sorted({*table.rows, *table.ambiguous, *folders})))
+    )  # fmt: skip
     return {
         split: _gather(site.task, [s for s in loaded if split_of(s.name, fractions) == split])
         for split in SPLITS
     }
 
 
-@dataclass(frozen=True)
-class _Subject:
-    """What became of one subject: an example, or the reason for there being none."""
+def each(
+    site: SiteData,
+    *,
+    shape: Sequence[int] | None = None,
+    spacing_mm: float | None = None,
+    label: str = "diagnosis",
+    prefix: str = "",
+    consent_column: str | None = "consent",
+    workers: int | None = None,
+    on_total: Callable[[int], None] = lambda _: None,
+) -> Iterator[Loaded]:
+    """The subjects under ``prefix``, sorted, one after the other. Raises as ``dataset``.
 
-    name: str
-    example: Example | None = None
-    reason: str | None = None
-    files: tuple[LeftOut, ...] = ()
+    With ``task.preprocessing`` what is prepared is kept at the site and found there, and several
+    processes prepare (``workers``; None = as many as there are CPUs for this process). Without it
+    nothing is kept: what is then done takes little time. ``on_total``: is told how many there are.
+    """
+    if not site.task.modalities:
+        raise ConfigError("task.modalities is empty: say where each modality's images lie")
+    pipeline = Pipeline.of(site.task, shape, spacing_mm)
+    root = prefix if prefix == "" or prefix.endswith("/") else f"{prefix}/"
+    table = _table(site, root + "participants.tsv", label, consent_column)
+    folders = layout.by_subject(site.files.list(f"{root}sub-"), root)
+    kept, known = None, verdicts.Verdicts()
+    if site.task.preprocessing is None:
+        workers = 1
+    else:
+        known = verdicts.read(site.files, root)
+        if isinstance(site.files, Folder):
+            kept = Kept(site.files, root, pipeline)
+    workers = workers or cpus()
+    aside = quarantine.read(site.files, root)
+    names = sorted({*table.rows, *table.ambiguous, *folders, *aside})
+    on_total(len(names))
+
+    def load(subject: str) -> Loaded:
+        paths, set_aside = folders.get(subject, []), aside.get(subject, [])
+        if set_aside and not paths and subject not in table.rows:
+            return Loaded(subject, reason=set_aside[0][1], files=tuple(set_aside[1:]))
+        reason = _unlisted(subject, table) or _unusable(
+            table.rows[subject], paths, site, label, consent_column
+        )
+        if reason is not None:
+            return Loaded(subject, reason=reason, files=tuple(set_aside))
+        keys, left_out = _chosen(site.task, f"{root}{subject}/", paths)
+        files, gone = _read(site.files, keys)
+        made = preparer(subject, files, known.get(subject, {}))
+        for name, (why, told) in made.left_out.items():
+            log.warning("left out %s: %s", keys[name], told)
+            gone.append((keys[name], why))
+        files_left_out = (*left_out, *gone, *set_aside)
+        if not made.images:
+            reason = "no usable image"
+            return Loaded(subject, None, reason, files_left_out, made, keys)
+        row = table.rows[subject]
+        example = Example(
+            subject,
+            {name: torch.from_numpy(image)[None] for name, image in made.images.items()},
+            site.task.classes.index(row[label]),
+            participants.groups(row, site.task.groups),
+        )
+        return Loaded(subject, example, None, files_left_out, made, keys)
+
+    with (
+        Preparer(pipeline, kept, workers=workers) as preparer,
+        ThreadPoolExecutor(max(_READERS, workers + 1)) as pool,
+    ):
+        yield from pool.map(load, names)
 
 
-def _gather(task: Task, subjects: Sequence[_Subject]) -> BidsDataset:
+def _gather(task: Task, subjects: Sequence[Loaded]) -> BidsDataset:
     return BidsDataset(
         modalities=tuple(task.modalities),
         attributes=tuple(task.groups),
@@ -166,16 +232,6 @@ def _gather(task: Task, subjects: Sequence[_Subject]) -> BidsDataset:
         left_out_subjects=tuple((s.name, s.reason) for s in subjects if s.reason is not None),
         left_out_files=tuple(file for s in subjects for file in s.files),
     )
-
-
-def _check(site: SiteData, shape: Sequence[int], spacing_mm: float) -> None:
-    if not site.task.modalities:
-        raise ConfigError("task.modalities is empty: say where each modality's images lie")
-    if len(shape) != 3 or min(shape) < 1 or not spacing_mm > 0:
-        raise ConfigError(
-            f"dataset arguments shape: {list(shape)}, spacing_mm: {spacing_mm}; give three "
-            "positive numbers of voxels and a positive edge length"
-        )
 
 
 def _table(site: SiteData, key: str, label: str, consent_column: str | None) -> Participants:
@@ -223,29 +279,20 @@ def _unusable(
     return None if known in site.task.classes else "label not among the plan's classes"
 
 
-def _images(
-    site: SiteData, folder: str, paths: Sequence[str], shape: Sequence[int], spacing_mm: float
-) -> tuple[dict[str, Tensor], tuple[LeftOut, ...]]:
-    """A subject's images on its one grid, and its files that were left out."""
-    modalities = site.task.modalities
-    chosen, surplus = layout.choose(paths, {name: m.path for name, m in modalities.items()})
-    left_out = [(folder + path, reason) for path, reason in surplus]
-    images: dict[str, Tensor] = {}
-    preparation = Preparation(shape, spacing_mm)
-    for name, path in chosen.items():
-        key = folder + path
+def _chosen(task: Task, folder: str, paths: Sequence[str]) -> tuple[dict[str, str], list[LeftOut]]:
+    """A subject's keys by modality, and those that match but are not used."""
+    chosen, surplus = layout.choose(paths, {name: m.path for name, m in task.modalities.items()})
+    keys = {name: folder + path for name, path in chosen.items()}
+    return keys, [(folder + path, reason) for path, reason in surplus]
+
+
+def _read(files: Files, keys: Mapping[str, str]) -> tuple[dict[str, bytes], list[LeftOut]]:
+    """Modality → bytes, and the keys that are gone."""
+    found, gone = {}, []
+    for name, key in keys.items():
         try:
-            image = preparation.image(nifti.read(_get(site.files, key)), name, modalities[name])
-        except DataError as error:
+            found[name] = files.get(key)
+        except NotFound as error:
             log.warning("left out %s: %s", key, error)
-            left_out.append((key, error.reason))
-        else:
-            images[name] = torch.from_numpy(image)[None]
-    return images, tuple(left_out)
-
-
-def _get(files: Files, key: str) -> bytes:
-    try:
-        return files.get(key)
-    except NotFound as error:
-        raise DataError(str(error), reason="gone while reading") from error
+            gone.append((key, "gone while reading"))
+    return found, gone

@@ -1,4 +1,4 @@
-"""From volumes of any grid to arrays of one grid in world coordinates, with comparable intensities.
+"""From volumes of any grid to arrays of one grid in world coordinates.
 
 Pure functions of arrays and affines. An affine takes voxel indices to RAS+ millimetres.
 """
@@ -7,19 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
-
-from fedcore.errors import DataError
 
 FloatArray = NDArray[np.float32]
 Affine = NDArray[np.float64]
 
 _FWHM = 2 * np.sqrt(2 * np.log(2))  # of a Gaussian, in standard deviations
 _ALIGNED_VOXELS = 1e-3
+_HAIR = 1e-3  # voxels
 
 
 @dataclass(frozen=True)
@@ -86,6 +84,43 @@ def resample(image: FloatArray, affine: Affine, grid: Grid) -> FloatArray:
     return np.ascontiguousarray(result + background, dtype=np.float32)
 
 
+def resample_mask(mask: NDArray[np.bool_], affine: Affine, grid: Grid) -> NDArray[np.bool_]:
+    """``mask`` on ``grid``, False outside: where more than half of what lies around is mask.
+
+    That is trilinear interpolation at one half. The nearest voxel would carry the stairs of a
+    coarse mask over to a fine grid: of two outlines of one tumour, on CT and on PET, less agrees.
+    """
+    to_mask = np.linalg.inv(affine) @ grid.affine
+    # Half-way between two voxels, as the middle of a grid often lies, both edges would be ties: a
+    # hair's breadth aside one of them counts, and the mask keeps its size.
+    matrix, offset = to_mask[:3, :3], to_mask[:3, 3] + _HAIR
+    share = ndimage.affine_transform(
+        mask.astype(np.float32), matrix, offset, grid.shape, order=1, mode="grid-constant"
+    )
+    return np.asarray(share > 0.5)
+
+
+def within(shape: Sequence[int], affine: Affine, grid: Grid) -> NDArray[np.bool_]:
+    """(X, Y, Z): which voxels of ``grid`` have their middle in an image's field of view."""
+    to_image = np.linalg.inv(affine) @ grid.affine
+    inside = np.ones(grid.shape, bool)
+    axes = np.ogrid[tuple(slice(size) for size in grid.shape)]
+    for row, size in zip(to_image[:3], shape, strict=True):
+        index = sum(step * axis for step, axis in zip(row, axes, strict=False)) + row[3]
+        inside &= (index >= -0.5) & (index <= size - 0.5)
+    return inside
+
+
+def covering_grid(shape: Sequence[int], affine: Affine, spacing_mm: float) -> Grid:
+    """The smallest grid of ``spacing_mm`` that covers an image's voxels."""
+    corners = np.array(np.meshgrid(*[(0, size - 1) for size in shape])).reshape(3, -1)
+    world = affine[:3, :3] @ corners + affine[:3, 3:]
+    low, high = world.min(axis=1), world.max(axis=1)
+    width, depth, height = (int(n) for n in np.ceil((high - low) / spacing_mm) + 1)
+    x, y, z = map(float, (low + high) / 2)
+    return Grid((width, depth, height), spacing_mm, (x, y, z))
+
+
 def _line_operator(
     size: int, grid_size: int, step: float, offset: float, sigma: float
 ) -> sparse.csr_array:
@@ -102,61 +137,3 @@ def _line_operator(
             unit, [step, 1.0], [offset, 0.0], (grid_size, size), order=1, mode="grid-constant"
         )
     )
-
-
-def normalise(
-    image: FloatArray, kind: Literal["mr", "ct", "pet"], window: tuple[float, float] | None = None
-) -> FloatArray:
-    """Intensities that mean the same at every site, float32.
-
-    MR: z-score within the foreground, clipped to the foreground's 0.5th and 99.95th percentile,
-    so that air has one value. PET: ``window`` (SUV) to [0, 1], clipped. CT: ``window`` (HU) to
-    [0, 1]; what is outside it gets the middle, 0.5.
-    Raises DataError where no contrast is left, or where most of a CT or PET lies above the window
-    and is therefore hardly in that unit.
-    """
-    if kind == "mr":
-        return _z_score(image)
-    if window is None:
-        raise ValueError(f"a {kind} image needs a window")
-    unit = "HU" if kind == "ct" else "SUV"
-    low, high = window
-    bright = np.sort(image[image > image.mean()])
-    if bright.size and bright[bright.size // 2] >= high:
-        raise DataError(
-            f"half of the foreground is above {high:g}: the image is not in {unit}, or the "
-            "plan's window does not fit",
-            reason=f"not in {unit}",
-        )
-    scaled: FloatArray = (image.clip(low, high) - np.float32(low)) / np.float32(high - low)
-    if kind == "ct":
-        # Clipped, the skull's inner edge would be the strongest contrast of a head by far, and a
-        # small network sees nothing else: what is outside the window says nothing instead.
-        scaled[(image < low) | (image > high)] = 0.5
-    _require_contrast(scaled)
-    return scaled
-
-
-def _z_score(image: FloatArray) -> FloatArray:
-    """The foreground starts a tenth up from the 2nd to the 98th percentile (BET, Smith 2002)."""
-    ordered = np.sort(image, axis=None)
-    low, high = _percentiles(ordered, 2, 98)
-    foreground = ordered[np.searchsorted(ordered, low + 0.1 * (high - low), side="right") :]
-    if foreground.size == 0:
-        raise DataError("the image has no foreground", reason="no contrast")
-    low, high = _percentiles(foreground, 0.5, 99.95)  # a small bright lesion is not an outlier
-    inside = foreground.clip(low, high).astype(np.float64)
-    _require_contrast(inside)
-    mean, deviation = np.float32(inside.mean()), np.float32(inside.std())
-    z: FloatArray = (image.clip(low, high) - mean) / deviation
-    return z
-
-
-def _percentiles(ordered: FloatArray, *percents: float) -> list[np.float32]:
-    """By nearest rank, of values in ascending order."""
-    return [ordered[round(percent / 100 * (ordered.size - 1))] for percent in percents]
-
-
-def _require_contrast(values: NDArray[np.floating]) -> None:
-    if values.min() == values.max():
-        raise DataError("all intensities are the same", reason="no contrast")

@@ -60,12 +60,14 @@ def prepare(
     scale: float,
     on_stage: OnStage,
     drop: str | None = None,
+    from_dicom: bool = False,
 ) -> Iterator[Ready]:
     """Start the stack, write the federation's files, and make the data that is not there yet.
 
     Everything lies below ``workdir``; the services are stopped when the block ends. ``drop`` is a
-    drill as ``site@step``. Raises ConfigError for a plan that cannot be, or a site or step that is
-    not there.
+    drill as ``site@step``. ``from_dicom``: the data begin as DICOM series and are imported as a
+    hospital imports its own. Raises ConfigError for a plan that cannot be, or a site or step that
+    is not there.
     """
     workdir = workdir.resolve()
     workdir.mkdir(parents=True, exist_ok=True)
@@ -78,7 +80,8 @@ def prepare(
         plan_file = workdir / "plan.yaml"
         _write_yaml(plan_file, what.model_dump(mode="json", exclude_defaults=True))
         federation = _write_federation(workdir, stack, specs, what, drills)
-        _make_data(stack, specs, what.seed, on_stage)
+        secrets = workdir / "secrets" if from_dicom else None
+        _make_data(stack, specs, what.seed, on_stage, secrets)
         yield Ready(workdir, plan_file, federation, specs, stack)
 
 
@@ -95,9 +98,19 @@ def _drills(drop: str | None, sites: Sequence[str]) -> dict[str, str]:
     return {site: step}
 
 
-def _make_data(stack: Stack, specs: tuple[SiteSpec, ...], seed: int, on_stage: OnStage) -> None:
-    """Write each site's BIDS data set; a marker, written last, tells what is there already."""
-    marker, wanted = "derivatives/fedcore/phantoms", f"{seed} {specs!r}".encode()
+def _make_data(
+    stack: Stack,
+    specs: tuple[SiteSpec, ...],
+    seed: int,
+    on_stage: OnStage,
+    secrets: Path | None,
+) -> None:
+    """Write each site's BIDS data set; a marker, written last, tells what is there already.
+
+    ``secrets``: a folder for the sites' secrets, if the data set is to be imported from DICOM.
+    """
+    way = "" if secrets is None else "from DICOM "
+    marker, wanted = "derivatives/fedcore/phantoms", f"{way}{seed} {specs!r}".encode()
     stores = {spec.name: site_store(stack, spec.name) for spec in specs}
     missing = [
         spec
@@ -109,12 +122,23 @@ def _make_data(stack: Stack, specs: tuple[SiteSpec, ...], seed: int, on_stage: O
     for spec in missing:
         for key in list(stores[spec.name].list()):
             stores[spec.name].delete(key)
-    write_federation(
-        [(spec, stores[spec.name]) for spec in missing],
-        seed=seed,
-        workers=os.cpu_count() or 1,
-        on_subject=on_stage("scanning phantoms", sum(spec.size for spec in missing)),
-    )
+    workers, total = os.cpu_count() or 1, sum(spec.size for spec in missing)
+    if secrets is not None:
+        from fedcore.demo.hospitals import import_site
+
+        step = on_stage("scanning phantoms and importing their DICOM", total)
+        for spec in missing:
+            import_site(
+                spec, stores[spec.name], seed=seed, secret_file=secrets / spec.name,
+                workers=workers, on_subject=step,
+            )  # fmt: skip
+    else:
+        write_federation(
+            [(spec, stores[spec.name]) for spec in missing],
+            seed=seed,
+            workers=workers,
+            on_subject=on_stage("scanning phantoms", total),
+        )
     for spec in missing:
         stores[spec.name].put(marker, wanted)
 

@@ -9,16 +9,20 @@ from fedcore import seeds
 from fedcore.config.functions import resolve
 from fedcore.config.plan import Plan
 from fedcore.errors import ConfigError
+from fedcore.models.mend import mended
 
 
 def build_model(plan: Plan) -> nn.Module:
     """Call the plan's model function under the plan's seed. Raises ConfigError if it is no module.
 
-    The caller's random state is left as it was.
+    With ``privacy.subject`` the module is mended, so that a gradient is one subject's; also
+    raises ConfigError where it cannot be. The caller's random state is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.derive(plan.seed, "init"))
         module = resolve(plan.task.model)(plan.task)
+        if plan.privacy.subject is not None and isinstance(module, nn.Module):
+            module = mended(module)
     if not isinstance(module, nn.Module):
         raise ConfigError(
             f"{plan.task.model.function} returned {type(module).__name__}; the plan's model "

@@ -45,3 +45,25 @@ def factor(norm: float, clip_norm: float | None) -> float:
     if not math.isfinite(norm):
         raise ValueError(f"the norm is {norm}: the update holds a NaN or an infinity")
     return 1.0 if clip_norm is None or norm <= clip_norm else clip_norm / norm
+
+
+def adapted(
+    clip_norm: float, within: float, count: int, *, quantile: float, learning_rate: float
+) -> float:
+    """The clip norm of the next round: C · exp(−η (b − γ)), with b the share of updates within C.
+
+    γ is the ``quantile`` of update norms that C comes to, η the ``learning_rate`` (Andrew et al.
+    2021, https://arxiv.org/abs/1905.03871, eq. 2). ``within``: how many of ``count`` are,
+    with noise.
+
+    >>> adapted(1.0, within=4, count=4, quantile=0.5, learning_rate=0.2)  # all of them: too large
+    0.9048374180359595
+    >>> adapted(1.0, within=2, count=4, quantile=0.5, learning_rate=0.2)
+    1.0
+    """
+    return clip_norm * math.exp(-learning_rate * (within / count - quantile))
+
+
+COUNT_SENSITIVITY = 0.5
+"""By how much one site moves the count of updates within the norm, counted as ±½ from half of the
+sites: a site that is replaced by zeros adds 0 (Andrew et al. 2021, section 2.2)."""

@@ -14,6 +14,7 @@ integer noise on a fixed-point grid is what closes this.
 
 from __future__ import annotations
 
+import hmac
 import os
 from collections.abc import Callable, Mapping
 
@@ -61,13 +62,29 @@ def os_normals() -> Normals:
     the inverse normal distribution function maps to a negative half-normal, and one its sign. So
     tails reach 9.2 standard deviations and are symmetric.
     """
-    cipher = Cipher(algorithms.ChaCha20(key=os.urandom(32), nonce=os.urandom(16)), mode=None)
-    stream = cipher.encryptor()
+    return keyed_normals(os.urandom(32), "noise")
 
-    def normals(count: int) -> Values:
-        return to_normals(np.frombuffer(stream.update(bytes(8 * count)), dtype="<u8"))
 
-    return normals
+def keyed_normals(key: bytes, purpose: str) -> Normals:
+    """The same under a ``key`` of 32 bytes, so that who holds it can draw the same noise again.
+
+    Streams of other purposes under the same key have nothing to do with each other.
+    """
+    words = _keyed_words(key, purpose)
+    return lambda count: to_normals(words(count))
+
+
+def keyed_uniforms(key: bytes, purpose: str) -> Normals:
+    """As ``keyed_normals``, values uniform in [0, 1): the upper 53 bits of each word."""
+    words = _keyed_words(key, purpose)
+    return lambda count: (words(count) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _keyed_words(key: bytes, purpose: str) -> Callable[[int], NDArray[np.uint64]]:
+    """``words(n)`` gives the next n 64-bit words of a ChaCha20 key stream."""
+    own = hmac.digest(key, purpose.encode(), "sha256")
+    stream = Cipher(algorithms.ChaCha20(key=own, nonce=bytes(16)), mode=None).encryptor()
+    return lambda count: np.frombuffer(stream.update(bytes(8 * count)), dtype="<u8")
 
 
 def to_normals(bits: NDArray[np.uint64]) -> Values:

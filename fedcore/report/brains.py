@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from fedcore.data.pictures import centre, planes
 from fedcore.report.run import Record
 
 Array = NDArray[np.float64]
@@ -47,34 +48,6 @@ class Brain:
 def brains(pictures: Sequence[Record], modalities: Record) -> list[Brain]:
     """The pictures drawn; ``modalities`` is the plan's, for kind (mr, ct, pet) and PET window."""
     return [_brain(picture, modalities) for picture in pictures]
-
-
-def planes(volume: Array, at: tuple[int, int, int]) -> dict[str, Array]:
-    """Axial, coronal and sagittal slices through voxel ``at`` of an RAS+ volume (X, Y, Z).
-
-    In radiological convention, row 0 on top: axial and coronal have the patient's right on the
-    left, sagittal has anterior on the left. A slice (X, Y) gives the axial plane only.
-    """
-    if volume.ndim == 2:
-        return {"axial": volume[::-1, ::-1].T}
-    x, y, z = at
-    return {
-        "axial": volume[::-1, ::-1, z].T,
-        "coronal": volume[::-1, y, ::-1].T,
-        "sagittal": volume[x, ::-1, ::-1].T,
-    }
-
-
-def centre(mask: NDArray[np.bool_]) -> tuple[int, int, int]:
-    """The voxel in whose three planes most of the lesion shows; the middle if there is none."""
-    at = []
-    for axis in range(3):
-        if axis >= mask.ndim or not mask.any():
-            at.append(mask.shape[axis] // 2 if axis < mask.ndim else 0)
-            continue
-        area = mask.sum(axis=tuple(other for other in range(mask.ndim) if other != axis))
-        at.append(int(area.argmax()))
-    return at[0], at[1], at[2]
 
 
 def window(image: Array, kind: str, limits: Any) -> tuple[float, float, str, str]:

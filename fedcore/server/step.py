@@ -14,6 +14,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedcore import params as flat
 from fedcore.aggregation import mean, robust, server_opt, weights
@@ -26,6 +30,8 @@ from fedcore.params import Params
 from fedcore.privacy import clipping, gaussian
 from fedcore.records import ClientUpdate, DataSummary, Refusal, Reply
 
+_NORM = "norm"
+
 Arrival = tuple[str, Reply | UpdateRejected]
 """A site, and what it sent or why that cannot be read."""
 
@@ -34,13 +40,15 @@ Arrival = tuple[str, Reply | UpdateRejected]
 class ServerState:
     """The global params at the start of ``round_num``, and the server optimiser's state.
 
-    ``at_sites``: the params as the sites have them, where changes in them travel coded: they are
-    what is trained from, evaluated and released. None: they are the server's own.
+    ``clip_norm``: what this round's updates are clipped to, where that adapts; else None, as the
+    plan says it. ``at_sites``: the params as the sites have them, where changes in them travel
+    coded: they are what is trained from, evaluated and released. None: they are the server's own.
     """
 
     round_num: int
     params: Params
     optimizer: Params
+    clip_norm: float | None = None
     at_sites: Params | None = None
 
     @property
@@ -48,22 +56,28 @@ class ServerState:
         """The params that everybody has."""
         return self.params if self.at_sites is None else self.at_sites
 
-    def arrays(self) -> dict[str, flat.FloatArray]:
+    def arrays(self) -> dict[str, NDArray[Any]]:
         """Everything but the round, under names that ``from_arrays`` takes apart again."""
-        parts = {
-            "params": self.params, "optimizer": self.optimizer, "at_sites": self.at_sites or {}
-        }  # fmt: skip
+        clip = {} if self.clip_norm is None else {_NORM: np.array([self.clip_norm])}
+        parts: dict[str, Mapping[str, NDArray[Any]]] = {
+            "params": self.params,
+            "optimizer": self.optimizer,
+            "at_sites": self.at_sites or {},
+            "clip": clip,
+        }
         return {f"{part}/{name}": a for part, arrays in parts.items() for name, a in arrays.items()}
 
     @classmethod
-    def from_arrays(cls, round_num: int, arrays: Mapping[str, flat.FloatArray]) -> ServerState:
+    def from_arrays(cls, round_num: int, arrays: Mapping[str, NDArray[Any]]) -> ServerState:
         """The inverse of ``arrays``."""
-        parts: dict[str, dict[str, flat.FloatArray]]
-        parts = {"params": {}, "optimizer": {}, "at_sites": {}}
+        parts: dict[str, dict[str, NDArray[Any]]]
+        parts = {"params": {}, "optimizer": {}, "at_sites": {}, "clip": {}}
         for key, array in arrays.items():
             part, _, name = key.partition("/")
             parts[part][name] = array
-        return cls(round_num, parts["params"], parts["optimizer"], parts["at_sites"] or None)
+        clip_norm = float(parts["clip"][_NORM][0]) if parts["clip"] else None
+        at_sites = parts["at_sites"] or None
+        return cls(round_num, parts["params"], parts["optimizer"], clip_norm, at_sites)
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,7 @@ class Sum:
     """The weighted sum of the usable updates, who is in it, and who is not and why.
 
     ``weights``: site → module → weight; 0 if the plan's rule left the update out for that module.
+    ``within``: how many updates were no longer than the clip norm, where the server clips.
     """
 
     total: mean.Sums
@@ -78,6 +93,7 @@ class Sum:
     rejected: Mapping[str, str]
     data: Mapping[str, DataSummary]
     measurements: Mapping[str, Mapping[str, float]]
+    within: int = 0
 
 
 def accumulate(plan: Plan, state: ServerState, arrivals: Iterable[Arrival]) -> Sum:
@@ -88,18 +104,21 @@ def accumulate(plan: Plan, state: ServerState, arrivals: Iterable[Arrival]) -> S
     rule compares the updates with each other, so those are all held in memory till the last one.
     """
     rule = _robust_rule(plan.aggregation)
+    clip_norm = _clip_norm(plan, state)
     total, held = mean.start(state.params), dict[str, robust.Contribution]()
     counted: dict[str, Mapping[str, float]] = {}
     rejected: dict[str, str] = {}
     data: dict[str, DataSummary] = {}
     measurements: dict[str, Mapping[str, float]] = {}
+    within = 0
     for site, arrival in arrivals:
         try:
             reply, update, norm = _usable(plan, state, arrival)
         except UpdateRejected as error:
             rejected[site] = str(error)
             continue
-        scale = clipping.factor(norm, plan.privacy.clip_norm)
+        scale = clipping.factor(norm, clip_norm)
+        within += scale == 1
         if rule is None:
             total = mean.add(total, update, reply.weights, scale=scale)
         else:
@@ -109,7 +128,7 @@ def accumulate(plan: Plan, state: ServerState, arrivals: Iterable[Arrival]) -> S
     if rule is not None:
         total, kept = robust.aggregate(rule, held)
         counted.update(kept)
-    return Sum(total, counted, rejected, data, measurements)
+    return Sum(total, counted, rejected, data, measurements, within)
 
 
 def advance(plan: Plan, state: ServerState, summed: Sum) -> ServerState:
@@ -118,19 +137,20 @@ def advance(plan: Plan, state: ServerState, summed: Sum) -> ServerState:
     Where the sites add the noise, the sum came with it.
     """
     privacy, rule = plan.privacy, plan.aggregation
-    sums = summed.total.trained()
+    sums, clip_norm = summed.total.trained(), _clip_norm(plan, state)
+    seeded = privacy.noise_source == "seeded"
+    normals = (
+        gaussian.seeded_normals(plan.seed, state.round_num) if seeded else gaussian.os_normals()
+    )
     noise_is_missing = privacy.noise_multiplier > 0 and not plan.noise_in_shares
-    if noise_is_missing and privacy.clip_norm is not None:
+    if noise_is_missing and clip_norm is not None:
         # Weights are at most 1 here: a plan with noise and unbounded weights is refused.
-        stddev = gaussian.stddev(privacy.noise_multiplier, privacy.clip_norm, max_weight=1.0)
-        seeded = privacy.noise_source == "seeded"
-        normals = (
-            gaussian.seeded_normals(plan.seed, state.round_num) if seeded else gaussian.os_normals()
-        )
+        stddev = gaussian.stddev(privacy.noise_multiplier, clip_norm, max_weight=1.0)
         sums = gaussian.add_noise(sums, stddev, normals)
     mean_update = mean.divide(sums, summed.total.weights)
     params, optimizer_state = _optimizer(rule).apply(state.params, mean_update, state.optimizer)
-    following = ServerState(state.round_num + 1, params, optimizer_state)
+    clip_norm = _adapted(plan, state, summed, normals)
+    following = ServerState(state.round_num + 1, params, optimizer_state, clip_norm)
     if not plan.compression.down:
         return following
     codec, turn = _coding_down(plan, state.round_num)
@@ -150,14 +170,39 @@ def _coding_down(plan: Plan, round_num: int) -> tuple[Codec, Turn]:
 
 def initial_state(plan: Plan, params: Params) -> ServerState:
     """The state of round 0."""
+    adaptive = plan.privacy.adaptive
+    clip_norm = None if adaptive is None else adaptive.initial or plan.privacy.clip_norm
     at_sites = params if plan.compression.down else None
-    return ServerState(0, params, _optimizer(plan.aggregation).init(params), at_sites)
+    return ServerState(0, params, _optimizer(plan.aggregation).init(params), clip_norm, at_sites)
 
 
 def step(plan: Plan, state: ServerState, arrivals: Iterable[Arrival]) -> tuple[ServerState, Sum]:
     """A whole round in memory: the next state, and what went into it."""
     summed = accumulate(plan, state, arrivals)
     return advance(plan, state, summed), summed
+
+
+def _clip_norm(plan: Plan, state: ServerState) -> float | None:
+    """What this round's updates are clipped to; None does not clip."""
+    return plan.privacy.clip_norm if plan.privacy.adaptive is None else state.clip_norm
+
+
+def _adapted(
+    plan: Plan, state: ServerState, summed: Sum, normals: gaussian.Normals
+) -> float | None:
+    """The clip norm of the next round, from a noisy count of the updates within this one's."""
+    adaptive, largest = plan.privacy.adaptive, plan.privacy.clip_norm
+    if adaptive is None or state.clip_norm is None or largest is None:
+        return None
+    noise = adaptive.noise_multiplier * clipping.COUNT_SENSITIVITY * float(normals(1)[0])
+    following = clipping.adapted(
+        state.clip_norm,
+        summed.within + noise,
+        len(summed.weights),
+        quantile=adaptive.quantile,
+        learning_rate=adaptive.learning_rate,
+    )
+    return min(following, largest)
 
 
 def _optimizer(how: Aggregation) -> server_opt.ServerOptimizer:

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.config.plan import Task
-from fedcore.data import nifti
-from fedcore.data.preparation import Preparation
+from fedcore.data.preparation import Pipeline, prepare
 from fedcore.errors import DataError
 
 _BUILT_IN = "fedcore.data.bids:dataset"
@@ -39,13 +38,8 @@ def prepared(
                 reason="unknown input",
             )
     arguments = what.dataset.arguments
-    onto = Preparation(arguments["shape"], arguments["spacing_mm"])
-    images = {}
-    for name, modality in what.modalities.items():
-        if name in files:
-            try:
-                image = onto.image(nifti.read(files[name], max_bytes=max_bytes), name, modality)
-            except DataError as error:
-                raise DataError(f"{name}: {error}", reason=error.reason) from error
-            images[name] = image[None, None]
-    return images
+    pipeline = Pipeline.of(what, arguments.get("shape"), arguments.get("spacing_mm"))
+    made = prepare(pipeline, files, max_bytes=max_bytes)
+    for name, (reason, told) in made.left_out.items():
+        raise DataError(f"{name}: {told}", reason=reason)
+    return {name: image[None, None] for name, image in made.images.items()}

@@ -38,8 +38,8 @@ class Departure:
     ``kind``: a reply's, or the step of a secure round. ``destination``: its key in the exchange.
     ``sha256``: of the bytes as they leave. ``content``: of what they say, which is the same when a
     client says it again (only how long it took differs). ``protection``: plain, masked, encrypted,
-    several joined by +, or none where no value of the site's data is in it. ``epsilon``: what the
-    plan's noise amounts to by then. ``spend``: hash of the entry in the budget ledger that it was
+    several joined by +, or none where no value of the site's data is in it. ``epsilon``: of all
+    that its run was charged by then. ``spend``: hash of the entry in the budget ledger that it was
     charged under. Unset: there is none, or it is not known.
     """
 

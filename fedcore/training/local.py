@@ -128,6 +128,16 @@ def input_shapes(dataset: Examples) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def require_examples(dataset: Examples) -> None:
+    """Raises DataError if the dataset is empty."""
+    if len(dataset) == 0:
+        raise DataError(
+            "the dataset is empty: check that the site's subjects have the plan's modalities, "
+            "a label among task.classes and consent, and what was left out and why",
+            reason="empty",
+        )
+
+
 class _Trainer:
     """The state of one local training: optimiser, scaler, the point it started from."""
 
@@ -136,7 +146,7 @@ class _Trainer:
         self.trainable = {n: p for n, p in module.named_parameters() if p.requires_grad}
         self.start = {name: p.detach().clone() for name, p in self.trainable.items()}
         self.objective = proximal(training.proximal_mu) if training.proximal_mu > 0 else None
-        self.optimizer = _optimizer(list(self.trainable.values()), training)
+        self.optimizer = optimizer(list(self.trainable.values()), training)
         self.scaler = compute.scaler()
         self.moved: set[str] = set()
         self.steps = 0
@@ -196,12 +206,7 @@ def _loader(
     dataset: Examples, batch_size: int, *, order: int | None = None, pin_memory: bool = False
 ) -> DataLoader[Any]:
     """Batches in the dataset's order, or in the random order that the seed ``order`` gives."""
-    if len(dataset) == 0:
-        raise DataError(
-            "the dataset is empty: check that the site's subjects have the plan's modalities, "
-            "a label among task.classes and consent, and what was left out and why",
-            reason="empty",
-        )
+    require_examples(dataset)
     return DataLoader(
         cast(Dataset[Any], dataset),
         batch_size=batch_size,
@@ -212,7 +217,8 @@ def _loader(
     )
 
 
-def _optimizer(parameters: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
+def optimizer(parameters: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
+    """The plan's optimiser over these parameters, anew."""
     match training.optimizer:
         case "sgd":
             kind: type[torch.optim.Optimizer] = torch.optim.SGD

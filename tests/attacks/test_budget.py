@@ -13,9 +13,10 @@ import pytest
 import toy
 
 from fedcore.client.loop import Client
+from fedcore.config.plan import Plan, Privacy
 from fedcore.params import Params, digest
 from fedcore.privacy.accounting import GaussianEvent, epsilon
-from fedcore.records import ClientUpdate, Refusal, Reply, TrainOrder
+from fedcore.records import ClientUpdate, FinishOrder, Refusal, Reply, TrainOrder
 from fedcore.server import orders
 from fedcore.store.budget import check
 from fedcore.store.egress import check as check_egress
@@ -28,6 +29,8 @@ PLAN = toy.plan(
     privacy={"clip_norm": 1.0, "noise_multiplier": 2.0},
     aggregation={"weights": "uniform"},
 )
+SUBJECT = {"clip_norm": 1.0, "noise_multiplier": 4.0, "sampling_rate": 0.5, "steps": 2}
+BY_SUBJECT = PLAN.model_copy(update={"privacy": Privacy(clip_norm=1.0, subject=SUBJECT)})
 ALLOWED = epsilon([GaussianEvent(2.0, ROUNDS)], 1e-5)
 """A run of the plan, and nothing more."""
 
@@ -35,9 +38,10 @@ ALLOWED = epsilon([GaussianEvent(2.0, ROUNDS)], 1e-5)
 class Attacked:
     """North, whose client is started anew for each order."""
 
-    def __init__(self) -> None:
+    def __init__(self, plan: Plan = PLAN, **budget: Any) -> None:
         self.exchange, self.data = MemoryStore(), toy.site_store("north")
-        self.run = toy.open_toy(self.exchange, PLAN)
+        self.budget = {"epsilon": ALLOWED, "unit": "site", **budget}
+        self.run = toy.open_toy(self.exchange, plan)
         (self.genuine,) = [o for o in orders.train_orders(self.run, 0) if o.site == "north"]
 
     def obeys(self, order: TrainOrder) -> Reply:
@@ -45,13 +49,16 @@ class Attacked:
         exchange = Exchange(self.exchange)
         if not exchange.has_order("north", order.run_id, order.seq):
             exchange.put_order(order, toy.KEY)
-        budget = {"epsilon": ALLOWED, "unit": "site"}
-        policy = toy.policy("north", budget=budget)
-        client = Client(policy, exchange, self.data, partner=toy.partner("north"))
+        client = self.client()
         reply = toy.answer(client, order.run_id, order.seq)
         assert reply is not None
         client.send(reply)
         return reply
+
+    def client(self) -> Client:
+        policy = toy.policy("north", budget=self.budget)
+        exchange = Exchange(self.exchange)
+        return Client(policy, exchange, self.data, partner=toy.partner("north"))
 
     @property
     def params(self) -> Params:
@@ -99,10 +106,22 @@ def test_the_same_round_in_other_places_is_the_same_update(attacked: Attacked) -
     for seq in (5, 6):
         again = attacked.obeys(replace(attacked.genuine, seq=seq))
         assert isinstance(again, ClientUpdate)
-        assert {n: a.tobytes() for n, a in again.update.items()} == {
-            n: a.tobytes() for n, a in first.update.items()
-        }
+        assert digest(again.update) == digest(first.update)
     assert attacked.spent() == pytest.approx(ALLOWED)
+    assert len(check(attacked.data)[0].entries) == 1
+
+
+def test_a_round_of_a_run_that_is_over_is_no_second_release() -> None:
+    """The site must not have forgotten what its noise was drawn from: fresh noise tells more."""
+    attacked = Attacked(BY_SUBJECT, unit="subject", epsilon=50.0)
+    first = attacked.obeys(attacked.genuine)
+    assert isinstance(first, ClientUpdate)
+    over = FinishOrder("run-1", "north", 7, BY_SUBJECT.digest, attacked.run.nonce)
+    Exchange(attacked.exchange).put_order(over, toy.KEY)
+    assert toy.answer(attacked.client(), "run-1", 7) is None
+    again = attacked.obeys(replace(attacked.genuine, seq=8))
+    assert isinstance(again, ClientUpdate)
+    assert digest(again.update) == digest(first.update)
     assert len(check(attacked.data)[0].entries) == 1
 
 

@@ -48,6 +48,18 @@ def test_objections_say_what_is_wrong(allow: dict[str, Any], told: str) -> None:
     assert told in str(objection(policy(**allow), PLAN))
 
 
+def test_a_budget_is_for_one_subject_of_all_unless_it_says_otherwise() -> None:
+    fields = {**policy().model_dump(), "budget": {"epsilon": 3.0}}
+    budget = Policy.model_validate(fields).budget
+    assert budget is not None
+    assert (budget.unit, budget.cohort, budget.charge, budget.delta) == (
+        "subject", "all", "run", 1e-5
+    )  # fmt: skip
+    for wrong in ({"epsilon": 0.0}, {"epsilon": 1.0, "delta": 1.0}, {"epsilon": 1.0, "unit": "x"}):
+        with pytest.raises(ValueError, match=r"budget"):
+            Policy.model_validate({**fields, "budget": wrong})
+
+
 def test_who_requires_noise_by_the_sites_gets_it() -> None:
     fields = PLAN.model_dump(mode="json")
     fields["aggregation"]["weights"] = "uniform"

@@ -1,4 +1,6 @@
+import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import nibabel
@@ -11,8 +13,16 @@ from nibabel.processing import resample_from_to
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from fedcore.data import preprocess
-from fedcore.data.preprocess import Grid, centred_grid, normalise, resample
+from fedcore.data import nifti, preprocess
+from fedcore.data.intensities import normalise
+from fedcore.data.preprocess import (
+    Grid,
+    centred_grid,
+    covering_grid,
+    resample,
+    resample_mask,
+    within,
+)
 from fedcore.errors import DataError
 
 RNG = np.random.default_rng(1)
@@ -190,3 +200,54 @@ def test_intensities_that_cannot_be_right_are_refused(
     with pytest.raises(DataError) as caught:
         normalise(image, kind, window)
     assert caught.value.reason == reason
+
+
+TURNED = np.eye(4)
+TURNED[:3, :3] = Rotation.from_euler("xyz", [20, -35, 10], degrees=True).as_matrix() * [1, 2, 3]
+TURNED[:3, 3] = 12, -40, 7
+
+
+def test_a_mask_stays_a_mask_and_keeps_its_size() -> None:
+    """Also half a voxel aside, where every edge is a tie."""
+    mask = np.zeros((30, 32, 34), bool)
+    mask[8:20, 9:21, 10:22] = True
+    for aside in (0.0, 0.25, 0.5, 0.75):
+        grid = Grid((40, 40, 40), 1.0, (15.0 + aside, 16.0 + aside, 17.0 + aside))
+        found = resample_mask(mask, np.eye(4), grid)
+        assert found.dtype == bool
+        assert found.sum() == pytest.approx(mask.sum(), rel=0.025)  # corners are rounded
+    turned = resample_mask(mask, TURNED, covering_grid(mask.shape, TURNED, 1.0))
+    assert turned.sum() == pytest.approx(6 * mask.sum(), rel=0.02)
+
+
+def test_the_same_grid_gives_the_same_mask() -> None:
+    mask = RNG.random((12, 13, 14)) > 0.5
+    grid = Grid((12, 13, 14), 1.0, (5.5, 6.0, 6.5))
+    np.testing.assert_array_equal(resample_mask(mask, np.eye(4), grid), mask)
+
+
+def test_a_covering_grid_covers_and_knows_where_the_image_is() -> None:
+    shape = (20, 14, 9)
+    grid = covering_grid(shape, TURNED, 2.0)
+    ones = resample_mask(np.ones(shape, bool), TURNED, grid)
+    assert ones.sum() * 8 == pytest.approx(np.prod(shape) * 6, rel=0.08)
+    inside = within(shape, TURNED, grid)
+    assert (inside & ones).sum() > 0.97 * ones.sum()
+    assert not inside.all()
+    assert within(shape, TURNED, Grid((3, 3, 3), 1.0, (900.0, 0.0, 0.0))).sum() == 0
+
+
+STS = Path(os.environ.get("FEDCORE_TEST_DATA", Path(__file__).parents[3] / "shared/data")) / "sts"
+
+
+@pytest.mark.skipif(not STS.exists(), reason=f"no real patients at {STS}: set FEDCORE_TEST_DATA")
+@pytest.mark.parametrize("patient", ["STS_001", "STS_002"])
+@pytest.mark.parametrize(("other", "goal"), [("PET", 0.93), ("MR_T1", 0.99)])
+def test_outlines_of_one_tumour_agree_on_one_grid(patient: str, other: str, goal: float) -> None:
+    masks = [
+        nifti.read((STS / patient / modality / "nifti/mask.nii.gz").read_bytes())
+        for modality in ("CT", other)
+    ]
+    grid = covering_grid(masks[0].voxels.shape, masks[0].affine, 2.0)
+    one, two = (resample_mask(mask.voxels > 0.5, mask.affine, grid) for mask in masks)
+    assert 2 * (one & two).sum() / (one.sum() + two.sum()) >= goal

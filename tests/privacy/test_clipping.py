@@ -70,3 +70,18 @@ def test_factor_of_nothing_and_of_no_clipping():
 def test_factor_refuses_what_is_not_finite(norm):
     with pytest.raises(ValueError, match="NaN or an infinity"):
         clipping.factor(norm, None)
+
+
+def test_the_adapted_norm_comes_to_the_quantile_of_the_norms():
+    """From above, from below, and with noise on the count."""
+    rng = np.random.default_rng(0)
+    norms = rng.lognormal(0.0, 1.0, size=2000)
+    for quantile, start in ((0.5, 30.0), (0.9, 0.01), (0.2, 1.0)):
+        clip_norm = start
+        for _ in range(400):
+            drawn = rng.choice(norms, size=20)
+            within = (drawn <= clip_norm).sum() + rng.normal(0, 2.0)
+            clip_norm = clipping.adapted(
+                clip_norm, within, 20, quantile=quantile, learning_rate=0.1
+            )
+        assert (norms <= clip_norm).mean() == pytest.approx(quantile, abs=0.15)

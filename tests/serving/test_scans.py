@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from typing import Any
 
+import heads
 import nibabel
 import numpy as np
 import pytest
@@ -90,3 +91,18 @@ def test_a_plan_with_its_own_dataset_function_wants_its_own_arrays() -> None:
     own = task(function="mystudy:dataset", arguments={})
     with pytest.raises(DataError, match=r"prepared by mystudy:dataset; send what that gives"):
         prepared({"t1": scan("t1")}, own, max_bytes=LIMIT)
+
+
+def test_alignment_and_mask_are_those_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit, a registration included."""
+    monkeypatch.setattr(bids, "cpus", lambda: 1)
+    asked = heads.task("t1ce", "flair", reference="t1ce", align="rigid", brain_mask=True)
+    files = {"t1ce": heads.scan(0, "t1ce"), "flair": heads.scan(0, "flair", 7.0)}
+    site = MemoryStore()
+    heads.site(site, {"sub-1": files})
+    data = bids.dataset(SiteData(asked, site, "study"), fractions=[1, 0, 0])
+    trained_on, _ = data["train"][0]
+    found = prepared(files, asked.model_dump(mode="json"), max_bytes=1 << 24)
+    assert set(found) == {"t1ce", "flair"} == set(trained_on)
+    for name, image in found.items():
+        assert_array_equal(image[0], trained_on[name].numpy())

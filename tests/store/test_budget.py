@@ -36,7 +36,11 @@ SITE = GaussianEvent(2.0, 1, "site")
 
 def subject_plan(noise_multiplier: float = 4.0, rounds: int = ROUNDS) -> Plan:
     fields = {"clip_norm": 1.0, "noise_multiplier": noise_multiplier, "sampling_rate": 0.2}
-    return toy.plan(rounds=rounds, privacy={"clip_norm": 1.0, "subject": {**fields, "steps": 10}})
+    return toy.plan(
+        rounds=rounds,
+        privacy={"clip_norm": 1.0, "subject": {**fields, "steps": 10}},
+        aggregation={"weights": "uniform"},
+    )
 
 
 def budget(allowed: float = 8.0, **fields: Any) -> Budget:
@@ -222,7 +226,7 @@ def test_a_warm_client_reads_the_ledger_once() -> None:
     assert done == ["list", "get", "create", "create"]
 
 
-WORK = [(f"run-{run}", round_num) for run in range(3) for round_num in range(ROUNDS)]
+WORK = [(f"run-{run}", round_num) for run in range(2) for round_num in range(ROUNDS)]
 
 
 def work(store: Store, done: dict[tuple[str, int], Charged]) -> None:
@@ -241,7 +245,7 @@ def whole(store: Store, done: dict[tuple[str, int], Charged]) -> None:
     """No entry lost, none doubled, none of them changed."""
     found = entries(store)
     assert [(entry.run_id, entry.round_num) for entry in found] == WORK
-    assert [len(entry.events) for entry in found] == [1, 0, 0] * 3
+    assert [len(entry.events) for entry in found] == [1, 0, 0] * 2
     assert set(done) == set(WORK)
 
 
@@ -258,21 +262,23 @@ def test_killed_at_every_point_nothing_is_lost_or_doubled(before: bool) -> None:
         work(store, done)
         whole(store, done)
         at += 1
-    assert at > 20
+    assert at > 12
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_killed_again_and_again(seed: int) -> None:
-    """With the test above, more than 200 kills at other points each."""
-    rng, store, done, kills = random.Random(seed), MemoryStore(), dict[Any, Charged](), 0
-    while set(done) != set(WORK):
-        try:
-            at, before = rng.randrange(16 + 2 * kills), rng.random() < 0.5
-            work(FaultyStore(store, at, before=before), done)
-        except Killed:
-            kills += 1
-    whole(store, done)
-    assert kills > 3
+def test_killed_two_hundred_times_again_and_again() -> None:
+    """Several times in one piece of work, each time before or after any of its operations."""
+    kills = 0
+    for seed in range(22):
+        rng, store, done, died = random.Random(seed), MemoryStore(), dict[Any, Charged](), 0
+        while set(done) != set(WORK):
+            try:
+                at, before = rng.randrange(14 + died), rng.random() < 0.5
+                work(FaultyStore(store, at, before=before), done)
+            except Killed:
+                died += 1
+        whole(store, done)
+        kills += died
+    assert kills >= 200
 
 
 def test_two_clients_at_once_charge_one_update_once() -> None:

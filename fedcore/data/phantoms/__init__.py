@@ -5,6 +5,7 @@ contrast     tissue → HU, SUV, MR intensity   subject      a person → a Phan
 lesions      tumours and what mimics them     description  BIDS files that are not images
 scanner      blur, shading, noise, storage    writer       everything into a site's store
 damage       broken files, on purpose         fields       smooth random fields
+dicom        the same as DICOM series
 """
 
 from fedcore.data.phantoms.cohort import Person, SiteSpec, demo_federation, people

@@ -95,20 +95,30 @@ def subject_objects(spec: SiteSpec, person: Person, *, seed: int) -> Objects:
 
 def damages(spec: SiteSpec, seed: int) -> dict[str, Callable[[bytes], bytes]]:
     """Label → what befalls the first image of that subject; none at a site that is not damaged."""
+    return dict(zip(unlucky(spec, seed), DAMAGES, strict=False))
+
+
+def unlucky(spec: SiteSpec, seed: int) -> tuple[str, ...]:
+    """Labels in the order in which damage befalls them; none at a site that is not damaged."""
     if not spec.damaged:
-        return {}
+        return ()
     # Who did not consent is never read, and the damage would go unseen.
     labels = [person.label for person in people(spec, seed) if PURPOSE in person.consent]
     chosen = seeds.generator(seed, "damage", spec.name).permutation(labels)
-    return dict(zip(map(str, chosen), DAMAGES, strict=False))
+    return tuple(map(str, chosen))
+
+
+def digitised(image: FloatArray, modality: str) -> tuple[NDArray[np.int16], float]:
+    """An image as a scanner stores it: int16, and the step that gives HU, SUV or MR's unit."""
+    step = _SUV_STEP if modality == "pet" else 1.0
+    return np.clip(np.rint(image / step), -32768, 32767).astype(np.int16), step
 
 
 def _nifti(
     image: FloatArray, modality: str, affine: NDArray[np.float64], scanner: Scanner
 ) -> bytes:
     """A .nii.gz of int16; PET has a slope that gives SUV. Equal input, equal bytes."""
-    step = _SUV_STEP if modality == "pet" else 1.0
-    voxels = np.clip(np.rint(image / step), -32768, 32767).astype(np.int16)
+    voxels, step = digitised(image, modality)
     file = nibabel.Nifti1Image(*stored(voxels, affine, scanner))  # type: ignore[no-untyped-call]
     file.header.set_slope_inter(step, 0.0)  # type: ignore[no-untyped-call]
     file.header.set_xyzt_units("mm", "sec")  # type: ignore[no-untyped-call]

@@ -1,0 +1,84 @@
+"""A prepared subject as a picture: what a model sees, and what was done to get there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fedcore.data import pictures
+from fedcore.data.intensities import Mask
+from fedcore.data.nifti import Volume
+from fedcore.data.preparation import Prepared
+from fedcore.data.preprocess import Affine, resample_mask
+
+
+def page(prepared: Prepared, title: str, masks: Mapping[str, Volume] | None = None) -> bytes:
+    """A PNG, the reference first. ``masks``: modality → mask in that modality's own millimetres,
+    which goes where the image went. Raises as ``pictures.panel``."""
+    history = {entry["modality"]: entry for entry in prepared.history}
+    names = sorted(prepared.images, key=lambda name: name != history[name]["reference"])
+    return pictures.panel(
+        {name: prepared.images[name] for name in names},
+        masks={name: carried(prepared, name, mask) for name, mask in (masks or {}).items()
+               if name in history},
+        notes={name: told(history[name]) for name in names},
+        title=title,
+    )  # fmt: skip
+
+
+def carried(prepared: Prepared, modality: str, mask: Volume) -> Mask:
+    """``mask``, drawn on an image of ``modality`` as it came, on the subject's grid (X, Y, Z).
+
+    Raises ValueError if the subject has no such image.
+    """
+    entry = next((e for e in prepared.history if e["modality"] == modality), None)
+    if entry is None or prepared.grid is None:
+        raise ValueError(f"no image of {modality} was prepared")
+    affine = np.linalg.inv(placement(entry)) @ mask.affine
+    return resample_mask(mask.voxels > 0.5, affine, prepared.grid)
+
+
+def placement(entry: Mapping[str, Any]) -> Affine:
+    """(4, 4), the reference's millimetres → the image's, out of its history."""
+    found = [step["matrix"] for step in entry["steps"] if step["step"] == "align"]
+    return np.array(found[0] if found else np.eye(4), np.float64)
+
+
+def told(entry: Mapping[str, Any]) -> list[str]:
+    """An image's history in a line a step, for people."""
+    lines = []
+    for step in entry["steps"]:
+        match step["step"]:
+            case "orient":
+                lines.append(f"{' x '.join(map(str, step['shape']))} voxels")
+            case "brain_mask":
+                lines.append(f"brain mask of {step['volume_ml']:.0f} ml")
+            case "align":
+                lines.append(_alignment(step))
+            case "resample":
+                lines.append(f"{' x '.join(map(str, step['shape']))} of {step['spacing_mm']:g} mm")
+            case "normalise":
+                lines.append(_intensities(step))
+    return lines
+
+
+def _alignment(step: Mapping[str, Any]) -> str:
+    measured = step["measures"]
+    if step["verdict"] == "as_scanned" or not measured:
+        done = f"left where the scanner put it, to {step['to']}"
+    else:
+        done = (
+            f"{step['how']} to {step['to']}: {measured['shift_mm']:.1f} mm, "
+            f"{measured['turn_degrees']:.1f}°, peak {measured['peak']:.2f}"
+        )
+    doubts = f"; to be looked at: {', '.join(step['concerns'])}" if step["concerns"] else ""
+    return done + doubts
+
+
+def _intensities(step: Mapping[str, Any]) -> str:
+    if "window" in step:
+        low, high = step["window"]
+        return f"window {low:g} to {high:g} {'HU' if step['kind'] == 'ct' else 'SUV'}"
+    return f"{step['normalise']} within the {step['within']}"

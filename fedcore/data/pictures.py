@@ -1,0 +1,181 @@
+"""A subject's modalities on one grid as one picture: side by side, and laid over the first.
+
+For humans at the site: a picture shows a patient, and stays there. Needs Pillow (extra ``site``).
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from fedcore.data.preprocess import Affine, covering_grid, resample, resample_mask
+from fedcore.errors import ConfigError
+
+Array = NDArray[Any]
+Mask = NDArray[np.bool_]
+
+_TILE, _GAP, _LINE = 208, 6, 15  # pixels
+_FONT = 12
+_OUTLINE = (0, 229, 255)  # in no grey, magenta or green
+_INK, _FAINT = (235, 238, 242), (150, 160, 170)
+_FINEST = 160  # voxels along the longest edge of the grid that affines lead to
+
+
+def planes(volume: Array, at: tuple[int, int, int]) -> dict[str, Array]:
+    """Axial, coronal and sagittal slices through voxel ``at`` of an RAS+ volume (X, Y, Z).
+
+    In radiological convention, row 0 on top: axial and coronal have the patient's right on the
+    left, sagittal has anterior on the left. A slice (X, Y) gives the axial plane only.
+    """
+    if volume.ndim == 2:
+        return {"axial": volume[::-1, ::-1].T}
+    x, y, z = at
+    return {
+        "axial": volume[::-1, ::-1, z].T,
+        "coronal": volume[::-1, y, ::-1].T,
+        "sagittal": volume[x, ::-1, ::-1].T,
+    }
+
+
+def centre(mask: Mask) -> tuple[int, int, int]:
+    """The voxel in whose three planes most of the lesion shows; the middle if there is none."""
+    at = []
+    for axis in range(3):
+        if axis >= mask.ndim or not mask.any():
+            at.append(mask.shape[axis] // 2 if axis < mask.ndim else 0)
+            continue
+        area = mask.sum(axis=tuple(other for other in range(mask.ndim) if other != axis))
+        at.append(int(area.argmax()))
+    return at[0], at[1], at[2]
+
+
+def panel(
+    images: Mapping[str, Array],
+    affines: Mapping[str, Affine] | None = None,
+    *,
+    masks: Mapping[str, Mask] | None = None,
+    notes: Mapping[str, Sequence[str]] | None = None,
+    title: str = "",
+) -> bytes:
+    """A PNG: a column per modality, then one per overlay on the first; axial, coronal, sagittal.
+
+    ``images``: modality → RAS+ volume (X, Y, Z). Without ``affines`` they share one grid of cubic
+    voxels; with them (modality → (4, 4)) they are brought onto one around the first. An overlay
+    shows the first modality in magenta and the other in green: what agrees is grey. ``masks``, on
+    the grid of their modality's image, are outlined, the first one's on the overlays too.
+    ``notes``: what was done to each, in lines below its column.
+
+    Raises ValueError without an image, ConfigError where Pillow is not installed.
+    """
+    if not images:
+        raise ValueError("a picture needs an image")
+    shown, outlines = _on_one_grid(images, affines, masks or {})
+    first = next(iter(shown))
+    at = centre(outlines.get(first, np.zeros(shown[first].shape, bool)))
+    grey = {name: planes(_grey(image), at) for name, image in shown.items()}
+    edges = {name: planes(mask, at) for name, mask in outlines.items()}
+    columns = [
+        (name, {plane: _tinted(p, p) for plane, p in grey[name].items()}, edges.get(name))
+        for name in shown
+    ] + [
+        (
+            f"{first} + {name}",
+            {plane: _tinted(grey[first][plane], p) for plane, p in grey[name].items()},
+            edges.get(first),
+        )
+        for name in shown
+        if name != first
+    ]
+    return _drawn(columns, notes or {}, title)
+
+
+def _on_one_grid(
+    images: Mapping[str, Array], affines: Mapping[str, Affine] | None, masks: Mapping[str, Mask]
+) -> tuple[dict[str, Array], dict[str, Mask]]:
+    if affines is None:
+        return dict(images), dict(masks)
+    first = next(iter(images))
+    affine, shape = affines[first], images[first].shape
+    edges = np.linalg.norm(affine[:3, :3], axis=0) * shape
+    grid = covering_grid(shape, affine, max(1.0, float(edges.max()) / _FINEST))
+    return (
+        {name: resample(np.asarray(image, np.float32), affines[name], grid)
+         for name, image in images.items()},
+        {name: resample_mask(mask, affines[name], grid) for name, mask in masks.items()},
+    )  # fmt: skip
+
+
+def _grey(image: Array) -> NDArray[np.float32]:
+    """0 to 1, between the 1st and the 99.7th percentile."""
+    low, high = np.percentile(image, (1, 99.7))
+    scaled = (np.asarray(image, np.float32) - low) / max(float(high - low), 1e-6)
+    return np.asarray(np.nan_to_num(scaled.clip(0, 1)), np.float32)
+
+
+def _tinted(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """(rows, columns, 3): ``one`` in red and blue, ``other`` in green."""
+    return (255 * np.stack([one, other, one], axis=-1)).astype(np.uint8)
+
+
+def _drawn(
+    columns: Sequence[tuple[str, Mapping[str, NDArray[np.uint8]], Mapping[str, Mask] | None]],
+    notes: Mapping[str, Sequence[str]],
+    title: str,
+) -> bytes:
+    try:
+        from PIL import Image, ImageDraw, ImageFont
+    except ImportError as error:
+        raise ConfigError("pictures need Pillow: pip install 'fedcore[site]'") from error
+    tiles = [
+        {plane: _tile(Image, pixels, (edges or {}).get(plane)) for plane, pixels in shown.items()}
+        for _, shown, edges in columns
+    ]
+    heights = {plane: max(column[plane].height for column in tiles) for plane in tiles[0]}
+    top = _GAP + (2 if title else 1) * (_LINE + 4)
+    lines = max((len(_wrapped(notes.get(name, ()))) for name, _, _ in columns), default=0)
+    width = _GAP + len(columns) * (_TILE + _GAP)
+    height = top + sum(heights.values()) + _GAP * len(heights) + lines * _LINE + _GAP
+    page = Image.new("RGB", (width, height))
+    draw = ImageDraw.Draw(page)
+    font = ImageFont.load_default(_FONT)
+    if title:
+        draw.text((_GAP, _GAP), title, _INK, font)
+    for number, ((name, _, _), column) in enumerate(zip(columns, tiles, strict=True)):
+        x, y = _GAP + number * (_TILE + _GAP), top
+        draw.text((x, top - _LINE - 3), name, _INK, font)
+        for plane, tile in column.items():
+            page.paste(tile, (x, y))
+            left, right = "AP" if plane == "sagittal" else "RL"
+            draw.text((x + 3, y + 2), left, _FAINT, font)
+            draw.text((x + _TILE - 11, y + 2), right, _FAINT, font)
+            y += heights[plane] + _GAP
+        for line in _wrapped(notes.get(name, ())):
+            draw.text((x, y), line, _FAINT, font)
+            y += _LINE
+    data = BytesIO()
+    page.save(data, "png", optimize=True)
+    return data.getvalue()
+
+
+def _tile(image: Any, pixels: NDArray[np.uint8], mask: Mask | None) -> Any:
+    """A plane, _TILE wide, with the outline of a mask."""
+    size = (_TILE, max(1, round(_TILE * pixels.shape[0] / pixels.shape[1])))
+    tile = image.fromarray(pixels).resize(size, image.Resampling.BICUBIC)
+    if mask is None or not mask.any():
+        return tile
+    scaled = image.fromarray(mask.astype(np.uint8) * 255).resize(size, image.Resampling.BICUBIC)
+    inside = np.asarray(scaled) > 127
+    drawn = np.array(tile)
+    drawn[inside & ~ndimage.binary_erosion(inside)] = _OUTLINE
+    return image.fromarray(drawn)
+
+
+def _wrapped(lines: Sequence[str], width: int = 33) -> list[str]:
+    """Lines that fit a column."""
+    return [part for line in lines for part in textwrap.wrap(line, width) or [""]]

@@ -1,0 +1,164 @@
+"""The demo's four hospitals in one process: their scans made once, a plan trained in seconds.
+
+What trains and what sums is the code of a real run (``Learner``, ``server.step``). There is no
+store between them, no signature, no process and no mask: so no plan that hides updates. Where a
+plan's model has fixed features, they are computed once, and the same map is trained on them.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from fedcore.client.learner import Learner
+from fedcore.config.functions import resolve
+from fedcore.config.plan import Function, Plan, Task
+from fedcore.data import bids
+from fedcore.data.phantoms.cohort import demo_federation
+from fedcore.data.phantoms.writer import write_federation
+from fedcore.data.site import SiteData
+from fedcore.evaluation.metrics import merge
+from fedcore.models.initial import build_model
+from fedcore.models.private import FindingsClassifier, findings_classifier
+from fedcore.params import Params
+from fedcore.records import ClientUpdate, EvalOrder, TrainOrder
+from fedcore.server.step import initial_state, step
+from fedcore.store.api import Store
+from fedcore.store.filesystem import FilesystemStore
+from fedcore.store.patient import PatientStore
+from fedcore.training.state import get_params
+
+FOLDER = Path(__file__).parents[1] / "fedcore-work" / "studies"
+SEED = 20261124
+"""The demo's: the same scans as `make demo` makes."""
+
+
+@functools.cache
+def hospitals(folder: Path = FOLDER, seed: int = SEED, scale: float = 1.0) -> Mapping[str, Store]:
+    """The sites' files by name, made below ``folder`` if they are not there yet (minutes)."""
+    specs, stores = demo_federation(seed, scale), dict[str, Store]()
+    for spec in specs:
+        place = folder / f"{seed}-{scale:g}" / spec.name
+        place.mkdir(parents=True, exist_ok=True)
+        stores[spec.name] = FilesystemStore(place)
+    missing = [spec for spec in specs if not stores[spec.name].exists("made")]
+    places = [(spec, stores[spec.name]) for spec in missing]
+    write_federation(places, seed=seed, workers=1, on_subject=lambda: None)
+    for spec in missing:
+        stores[spec.name].put("made", b"")
+    return {name: PatientStore(store, trusted=True) for name, store in stores.items()}
+
+
+def dataset(site: SiteData, **arguments: Any) -> Mapping[str, Any]:
+    """``fedcore.data.bids:dataset``, read once a process."""
+    return _read(_Site(site), json.dumps(arguments, sort_keys=True))
+
+
+def findings(site: SiteData, **arguments: Any) -> Mapping[str, TensorDataset]:
+    """The features that ``findings_classifier`` has of each subject, computed once a process."""
+    return _found(_Site(site), json.dumps(arguments, sort_keys=True))
+
+
+def linear_map(task: Task) -> nn.Module:
+    """What that classifier trains, under the same names."""
+    return nn.Sequential(OrderedDict({"head": _whole(task).head}))
+
+
+def _whole(task: Task) -> FindingsClassifier:
+    read = task.dataset.arguments
+    return findings_classifier(task, shape=read["shape"], spacing_mm=read["spacing_mm"])
+
+
+class _Site:
+    """A site by its files, whatever the plan."""
+
+    def __init__(self, data: SiteData) -> None:
+        self.data = data
+
+    def __hash__(self) -> int:
+        return id(self.data.files)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Site) and self.data.files is other.data.files
+
+
+@functools.cache
+def _read(site: _Site, arguments: str) -> Mapping[str, Any]:
+    return bids.dataset(site.data, **json.loads(arguments))
+
+
+@functools.cache
+def _found(site: _Site, arguments: str) -> Mapping[str, TensorDataset]:
+    whole, made = _whole(site.data.task), {}
+    whole.head = nn.Identity()  # type: ignore[assignment]
+    for split, subjects in _read(site, arguments).items():
+        rows, labels = [], []
+        for images, label in (subjects[number] for number in range(len(subjects))):
+            present = torch.tensor([[float(name in images) for name in whole.modalities]])
+            inputs = {name: image[None] for name, image in images.items()}
+            with torch.no_grad():
+                rows.append(whole({**inputs, "present": present})[0])
+            labels.append(int(label))
+        made[split] = TensorDataset(torch.stack(rows), torch.tensor(labels))
+    return made
+
+
+def trained(plan: Plan, sites: Mapping[str, Store]) -> Params:
+    """The params that the plan's rounds come to; of a plan whose noise is seeded, always the same.
+
+    ValueError for a plan that hides updates.
+    """
+    if plan.secure_aggregation.mode != "none":
+        raise ValueError("here nothing is masked, so that noise by the sites would be left out")
+    plan = _on_what_is_read(plan)
+    learners = {name: Learner(plan, sites[name], min_cell=5) for name in sorted(sites)}
+    state = initial_state(plan, get_params(build_model(plan)))
+    for round_num in range(plan.rounds):
+        updates = [
+            (name, _update(learner, plan, name, round_num, state.params))
+            for name, learner in learners.items()
+        ]
+        state, _ = step(plan, state, updates)
+    return state.params
+
+
+def macro_auc(plan: Plan, sites: Mapping[str, Store], params: Params) -> float:
+    """On the held-out subjects of all sites."""
+    plan, statistics = _on_what_is_read(plan), dict[str, Any]()
+    for name in sorted(sites):
+        order = EvalOrder("study", name, 0, plan.rounds, plan.digest, "", split="test")
+        learner = Learner(plan, sites[name], min_cell=5)
+        statistics = merge([statistics, learner.evaluate(order, "", params, None).statistics])
+    summary = resolve(plan.task.metrics.summarise)(statistics, plan.task.classes)
+    return float(summary["overall"]["macro_auc"]["value"])
+
+
+def _update(
+    learner: Learner, plan: Plan, site: str, round_num: int, params: Params
+) -> ClientUpdate:
+    order = TrainOrder("study", site, round_num, round_num, plan.digest, "")
+    key = hashlib.sha256(f"{plan.seed} {site} {round_num}".encode()).digest()
+    return learner.train(order, "", params, noise_key=key)[0]
+
+
+def _on_what_is_read(plan: Plan) -> Plan:
+    """The plan with a data set that is kept in memory, and no features computed twice."""
+    task, arguments = plan.task, plan.task.dataset.arguments
+    fixed = f"{findings_classifier.__module__}:{findings_classifier.__name__}"
+    if task.model.function != fixed:
+        changes = {"dataset": Function(function=f"{__name__}:dataset", arguments=arguments)}
+    else:
+        changes = {
+            "dataset": Function(function=f"{__name__}:findings", arguments=arguments),
+            "model": Function(function=f"{__name__}:linear_map"),
+        }
+    return plan.model_copy(update={"task": task.model_copy(update=changes)})
