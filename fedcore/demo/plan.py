@@ -87,23 +87,26 @@ def _secure(fields: Fields, mode: str) -> None:
 
 
 def _compress(fields: Fields) -> None:
-    """The signs of the largest values each way, and four bits of each in the last change.
+    """The signs of the largest fifth each way. In the last round a few bits of every value: what
+    feedback still holds would be lost, and what coding left in the params be released.
 
     A sum behind masks carries values, not signs: a third of them then, in 2 bytes each.
     """
     signs = {"stage": "quantise", "bits": 1}
+    last = {"down": [{"stage": "quantise", "bits": 6}]}
     secure = fields.get("secure_aggregation", {})
     if secure.get("mode", "none") == "none":
-        up = [{"stage": "top_k", "share": 0.3}, signs]
+        up = [{"stage": "top_k", "share": 0.2}, signs]
+        last["up"] = [{"stage": "quantise", "bits": 4}]
     else:
         up = [{"stage": "subsample", "every": 3}]
         secure["bits"] = min(secure.get("bits", 14), 14)
     fields["compression"] = {
         "up": up,
-        "down": [{"stage": "top_k", "share": 0.25}, signs],
+        "down": [{"stage": "top_k", "share": 0.2}, signs],
         "feedback": True,
         "container": "zstd",
-        "last": {"down": [{"stage": "quantise", "bits": 4}]},
+        "last": last,
     }
 
 
