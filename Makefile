@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test test-cluster coverage lint bench modes image kind-up kind-test kind-down clean
+.PHONY: help setup demo up test test-cluster coverage lint bench modes study image kind-up kind-test kind-down clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ bench: setup  ## measure, and leave benchmarks/results.json
 
 modes: setup  ## run the demo in each secure mode, and leave benchmarks/modes.json; e.g. ARGS="--rounds 3"
 	$(BIN)/python -m benchmarks.modes $(ARGS)
+
+study: setup  ## what privacy costs and whether it holds (AUC by epsilon, audits), into studies/results.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m studies $(ARGS)
 
 # PyTorch without CUDA; `make image TORCH_INDEX=` builds with it, for GPUs.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu

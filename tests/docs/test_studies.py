@@ -1,0 +1,34 @@
+"""The figures in the pages are those that `make study` left."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FOUND = json.loads((ROOT / "studies" / "results.json").read_text())
+
+
+def test_the_curves_table() -> None:
+    page = (ROOT / "docs" / "site-level-dp.md").read_text()
+    cells: dict[float, dict[str, str]] = {}
+    for point in FOUND["curve"]["points"]:
+        runs = point["macro_auc"]
+        spread = f" ± {statistics.stdev(runs):.3f}" if len(runs) > 1 else ""
+        of = cells.setdefault(float(point["epsilon"]), {})
+        of[point["unit"]] = f"{statistics.fmean(runs):.3f}{spread}"
+    for epsilon, of in cells.items():
+        name = "∞" if math.isinf(epsilon) else f"{epsilon:g}"
+        assert f"| {name} | {of['site']} | {of['subject']} |" in page
+    assert f"comes to {FOUND['curve']['network_without_noise']:.3f}" in page
+
+
+def test_the_audits_table() -> None:
+    page = (ROOT / "docs" / "privacy-audit.md").read_text()
+    for row in FOUND["audit"]["rows"]:
+        figures = [f"{row[name]:.2f}" for name in ("honest", "without_noise", "ceiling")]
+        cells = [row["mechanism"], f"{row['claim']:g}", str(row["canaries"]), *figures]
+        assert f"| {' | '.join(cells)} |" in page
+        assert row["honest"] < row["claim"] < row["without_noise"]
