@@ -84,9 +84,11 @@ def test_rounding_is_unbiased_just_where_nothing_makes_good_what_it_loses() -> N
         assert not plan.coding("down", 0)["unbiased"]
 
 
+@pytest.mark.parametrize("dp", [None, "site", "subject"])
 @pytest.mark.parametrize("secure", [None, "masks", "ckks"])
-def test_the_demo_compresses_in_every_mode(secure: str | None) -> None:
-    plan = plan_of(Choices(secure=secure, compress=True))
+def test_the_demo_compresses_in_every_mode(secure: str | None, dp: str | None) -> None:
+    choices = Choices(secure=secure, compress=True, dp=dp, epsilon=None if dp is None else 8.0)
+    plan = plan_of(choices)
     assert plan.compression.compress
     assert plan.compression.down
     assert (plan.compression.up[0].stage == "subsample") == (secure is not None)

@@ -37,6 +37,9 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "24 bits": {"secure_aggregation": {"bits": 24}},
     "neighbours": {"secure_aggregation": {"neighbours": 2}},
     "statistics": {"secure_aggregation": {"statistics": True}},
+    "every second value": {
+        "compression": {"up": [{"stage": "subsample", "every": 2}], "feedback": True}
+    },
 }
 WITHOUT_MASKS = {"`ckks`", "`ckks`, selective, rest plain"}
 SECURE = [mode for mode in MODES if mode.fields]
