@@ -74,8 +74,8 @@ def training_key(store: Store, plan: Plan, order: TrainOrder) -> bytes:
     for once. Whoever reads the site's bucket gets nothing by them, for the scans lie there too.
     """
     if plan.privacy.noise_source == "seeded":
-        place = (order.site, order.round_num, order.params_digest)
-        return hashlib.sha256(str(seeds.derive(plan.seed, "subject", *place)).encode()).digest()
+        number = seeds.derive(plan.seed, "noise", order.site, order.round_num)
+        return hashlib.sha256(str(number).encode()).digest()
     update = context_of(*order.names_update())
     key = f"derivatives/fedcore/training/{order.run_id}/{update.hex()}"
     return derive(_remembered(store, key, lambda: os.urandom(32)), "noise", update)
