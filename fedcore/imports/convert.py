@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import dcm2niix
 import nibabel
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +85,7 @@ def convert(
 
 def version() -> str:
     """The converter's name and version."""
-    said = subprocess.run(["dcm2niix", "-v"], capture_output=True, text=True, check=False).stdout
+    said = subprocess.run([dcm2niix.bin, "-v"], capture_output=True, text=True, check=False).stdout
     return f"dcm2niix {said.strip().splitlines()[-1]}"
 
 
@@ -107,7 +108,7 @@ def _pixels(instance: Instance) -> bytes:
 
 def _run(given: Path, made: Path) -> None:
     # Not -p n, which sounds right for Philips, and makes it forget slopes that differ by slice.
-    order = ["dcm2niix", "-z", "n", "-b", "y", "-ba", "y", "-f", "volume", "-o", str(made)]
+    order = [dcm2niix.bin, "-z", "n", "-b", "y", "-ba", "y", "-f", "volume", "-o", str(made)]
     try:
         done = subprocess.run(
             [*order, str(given)], capture_output=True, timeout=_SECONDS, check=False

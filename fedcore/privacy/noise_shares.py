@@ -22,7 +22,7 @@ larger by at most twice that: ``excess``, which is asked to be below ``NEGLIGIBL
 >>> unit = sensitivity(largest=(1 << 19) - 1, dimension=100_000)
 >>> share = stddev(2.5, unit, threshold=3)
 >>> unit, share, excess(share, 3, 100_000) < 1e-9
-(524604, 757201, True)
+(524605, 757203, True)
 """
 
 from __future__ import annotations
