@@ -5,8 +5,8 @@ the start of its S3 and Prefect included, the making of the scans not (they are 
 ``bytes_up`` and ``bytes_down`` are the params, updates and evaluations on the wire, over all sites.
 A mode that fails is a row with its ``error``, and the rest goes on.
 
-Noise: four sites are far too few for a guarantee by site that leaves a model anything to learn.
-That row shows what such a guarantee costs, not how to choose one.
+Noise by site: four sites are far too few for it to leave a network anything to learn. Those rows
+show what such a guarantee costs, not how to choose one.
 
     python -m benchmarks.modes --rounds 3 --scale 0.5 --only masks
 """
@@ -37,6 +37,8 @@ PLAN = ROOT / "plans" / "brain_tumour.yaml"
 RESULTS = Path(__file__).parent / "modes.json"
 REPORT = ROOT / "fedcore-work" / "modes.html"
 UNIFORM = {"aggregation": {"weights": "uniform"}}
+SUBJECT = ("--dp", "subject", "--epsilon", "8")
+SITE = ("--dp", "site", "--epsilon", "8")
 
 Row = dict[str, Any]
 Sections = Mapping[str, Mapping[str, Any]]
@@ -65,6 +67,12 @@ MODES = (
     Mode("noise", {**UNIFORM, "privacy": {"noise_multiplier": 1.0}}),
     Mode("noise, masks", {**_secure(mode="masks"), "privacy": {"noise_multiplier": 1.0}}),
     Mode("median", {"aggregation": {"weights": "uniform", "rule": "median"}}),
+    Mode("compressed", UNIFORM, ("--compress",)),
+    Mode("masks, compressed", _secure(mode="masks"), ("--compress",)),
+    Mode("a subject's ε of 8", UNIFORM, SUBJECT),
+    Mode("masks, a subject's ε of 8, compressed", _secure(mode="masks"), (*SUBJECT, "--compress")),
+    Mode("a site's ε of 8", UNIFORM, SITE),
+    Mode("masks, a site's ε of 8 in shares", _secure(mode="masks"), SITE),
 )  # fmt: skip
 
 
@@ -107,6 +115,9 @@ def run(mode: Mode, folder: Path, workdir: Path, *, rounds: int | None, scale: f
     seconds = time.perf_counter() - started
     if done.returncode not in (0, EXIT_GATE_FAILED):
         return {"mode": mode.name, "error": _last_words(done)}
+    played = workdir / "plan.yaml"  # what the options made of the plan
+    if played.exists():
+        fields = YAML(typ="safe", pure=True).load(played.read_text(encoding="utf-8"))
     return row_of(mode.name, json.loads(done.stdout.splitlines()[-1]), fields, seconds)
 
 
