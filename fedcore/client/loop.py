@@ -19,7 +19,7 @@ from fedcore.client.inbox import Inbox
 from fedcore.client.learner import Learner
 from fedcore.client.outbox import Outbox
 from fedcore.client.personal import Personal
-from fedcore.client.private import Private, forget, training_key
+from fedcore.client.private import Private, forget, hold_to, training_key
 from fedcore.client.residual import Residual
 from fedcore.client.secure import Partner, SecureRound
 from fedcore.client.summand import StatisticsSummand, Summand, UpdateSummand, without_modalities
@@ -247,6 +247,8 @@ class Client:
             carried.leave(rest)
         else:
             update, _ = train()
+        if plan.privacy.subject is not None or plan.noise_in_shares:
+            hold_to(self._data, plan, order, update.update)
         # What a hospital spent on other studies is its own business, and no server's.
         told = {} if self._charged is None else {"epsilon_spent": self._charged.stated}
         return replace(update, measurements={**update.measurements, **spent, **told})

@@ -8,10 +8,12 @@ import os
 from collections.abc import Callable, Sequence
 
 from fedcore import seeds
+from fedcore.compression.codec import Arrays
 from fedcore.config.plan import Plan
 from fedcore.errors import OrderRefused
 from fedcore.privacy.secagg.secrets import context_of, derive
 from fedcore.records import EvalOrder, TrainOrder
+from fedcore.store import blobs
 from fedcore.store.api import Store
 
 _BEGUN, _OPENED = "order", "opened"
@@ -76,9 +78,24 @@ def training_key(store: Store, plan: Plan, order: TrainOrder) -> bytes:
     if plan.privacy.noise_source == "seeded":
         number = seeds.derive(plan.seed, "noise", order.site, order.round_num)
         return hashlib.sha256(str(number).encode()).digest()
-    update = context_of(*order.names_update())
-    key = f"derivatives/fedcore/training/{order.run_id}/{update.hex()}"
-    return derive(_remembered(store, key, lambda: os.urandom(32)), "noise", update)
+    secret = _remembered(store, _training(order), lambda: os.urandom(32))
+    return derive(secret, "noise", context_of(*order.names_update()))
+
+
+def hold_to(store: Store, plan: Plan, order: TrainOrder, update: Arrays) -> None:
+    """Let one noise hide this update (as coded) and no other, ever.
+
+    With the same noise the difference of two would have none: where the site's data changed since,
+    or where a server took away a reply on which this update rests. Raises OrderRefused.
+    """
+    if plan.privacy.noise_source == "seeded":
+        return
+    digest = blobs.digest_of(update).encode()
+    if _remembered(store, f"{_training(order)}.update", lambda: digest) != digest:
+        raise OrderRefused(
+            "this site made another update for this round before, from other data or another "
+            "history; under the same noise, the difference of both would be bare"
+        )
 
 
 def forget(store: Store, run_id: str, *, but: str | None = None) -> None:
@@ -93,6 +110,10 @@ def _remembered(store: Store, key: str, make: Callable[[], bytes]) -> bytes:
     if not store.exists(key):
         store.create(key, make())
     return store.get(key)
+
+
+def _training(order: TrainOrder) -> str:
+    return f"derivatives/fedcore/training/{order.run_id}/{context_of(*order.names_update()).hex()}"
 
 
 def _place(run_id: str) -> str:

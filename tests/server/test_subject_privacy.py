@@ -18,7 +18,7 @@ from fedcore.client.loop import Client
 from fedcore.client.private import forget, training_key
 from fedcore.config import plan as plans
 from fedcore.params import digest
-from fedcore.records import ClientUpdate, TrainOrder
+from fedcore.records import ClientUpdate, Refusal, TrainOrder
 from fedcore.server import orders
 from fedcore.server.run import Run, load_state
 from fedcore.store.api import Store
@@ -65,6 +65,20 @@ def test_a_client_that_was_killed_releases_the_same_noise_and_no_second_one() ->
     assert digest(update(store, toy.site_store("north")).update) != digest(first.update), (
         "another bucket has another secret"
     )
+
+
+def test_the_same_noise_hides_no_second_update_of_data_that_changed() -> None:
+    """Or the difference of both would show, without noise, who was added."""
+    store, run = opened(plan())
+    data = toy.site_store("north")
+    update(store, data)
+    data.put("table.csv", toy.table("east"))
+    again = replace(orders.train_orders(run, 0)[1], seq=5, attempt=1)
+    assert again.site == "north"
+    run.exchange.put_order(again, run.signing_key)
+    reply = toy.answer(client(store, data), "run-1", 5)
+    assert isinstance(reply, Refusal)
+    assert "under the same noise" in reply.reason
 
 
 def test_one_secret_an_update_for_all_attempts_and_after_the_run_too() -> None:
