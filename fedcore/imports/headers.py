@@ -127,7 +127,7 @@ def text(head: Dataset, keyword: str) -> str:
     """The value as text, "" where there is none."""
     try:
         value = head.get(keyword)
-    except Exception:
+    except Exception:  # a damaged value raises whatever it likes
         return ""
     return "" if value is None else str(value).strip()
 
@@ -136,7 +136,7 @@ def several(head: Dataset, keyword: str) -> list[Any]:
     """The values, [] where there are none."""
     try:
         value = head.get(keyword)
-    except Exception:
+    except Exception:  # a damaged value raises whatever it likes
         return []
     if value is None or value == "":
         return []
@@ -147,7 +147,7 @@ def number(head: Dataset, keyword: str) -> float | None:
     """The first value as a finite number, or None."""
     try:
         value = float(several(head, keyword)[0])
-    except Exception:
+    except Exception:  # a damaged value raises whatever it likes
         return None
     return value if abs(value) < 1e30 else None  # NaN compares false
 
@@ -245,7 +245,7 @@ def _vector(head: Dataset, keyword: str, length: int) -> Vector:
     """So many finite numbers, or ()."""
     try:
         values = tuple(float(value) for value in several(head, keyword))
-    except Exception:
+    except Exception:  # a damaged value raises whatever it likes
         return ()
     return values if len(values) == length and all(abs(v) < 1e6 for v in values) else ()
 

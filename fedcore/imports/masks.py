@@ -38,7 +38,7 @@ def referenced(head: Dataset) -> set[str]:
     """The series that an RTSTRUCT or SEG was drawn on, by their UIDs; none in a damaged one."""
     try:
         named = [str(e.value) for e in head.iterall() if e.keyword == "SeriesInstanceUID"]
-    except Exception:
+    except Exception:  # a damaged value raises whatever it likes
         return set()
     return set(named) - {text(head, "SeriesInstanceUID")}
 
