@@ -25,7 +25,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from fedcore.config.plan import SubjectPrivacy, Training
+from fedcore.config.learning import Training
+from fedcore.config.protection import SubjectPrivacy
 from fedcore.data.bids import BidsDataset, Example
 from fedcore.demo.plan import Choices, plan_of
 from fedcore.models.build import classifier

@@ -25,7 +25,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from fedcore.config.plan import Function, Modality, Preprocessing, Task
+from fedcore.config.section import Function
+from fedcore.config.task import Modality, Preprocessing, Task
 from fedcore.data import alignment, nifti, registration
 from fedcore.data.nifti import Volume
 from fedcore.data.preparation import Pipeline, prepare

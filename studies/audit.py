@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from fedcore.config.plan import Plan, SubjectPrivacy, Training
+from fedcore.config.learning import Training
+from fedcore.config.plan import Plan
+from fedcore.config.protection import SubjectPrivacy
 from fedcore.demo.plan import Choices, plan_of
 from fedcore.params import FloatArray
 from fedcore.privacy import auditing, fixed_point

@@ -21,7 +21,9 @@ from torch.utils.data import TensorDataset
 
 from fedcore.client.learner import Learner
 from fedcore.config.functions import resolve
-from fedcore.config.plan import Function, Plan, Task
+from fedcore.config.plan import Plan
+from fedcore.config.section import Function
+from fedcore.config.task import Task
 from fedcore.data import bids
 from fedcore.data.phantoms.cohort import demo_federation
 from fedcore.data.phantoms.writer import write_federation

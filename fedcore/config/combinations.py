@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from itertools import combinations, product
 from typing import Any
 
-from fedcore.config.plan import Plan, Section
+from fedcore.config.plan import Plan
 from fedcore.config.rules import illegal_combinations
+from fedcore.config.section import Section
 
 BEGIN = "<!-- made by `fedcore plan combinations`: begin -->"
 END = "<!-- made by `fedcore plan combinations`: end -->"

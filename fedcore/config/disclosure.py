@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedcore.config.plan import Privacy, SecureAggregation
+from fedcore.config.protection import Privacy, SecureAggregation
 
 NOT_TOLD = "not told (secure aggregation)"
 """In place of a figure by site that a secure plan keeps from the server."""

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from fedcore.config import yaml
 from fedcore.config.job import KubernetesSite
-from fedcore.config.plan import Name, Section
+from fedcore.config.section import Name, Section
 
 
 class Location(Section):

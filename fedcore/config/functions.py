@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from fedcore.config.plan import Function
+from fedcore.config.section import Function
 from fedcore.errors import ConfigError
 
 

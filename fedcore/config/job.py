@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from fedcore.config import yaml
-from fedcore.config.plan import Name, Section
+from fedcore.config.section import Name, Section
 
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
 """A Kubernetes quantity, e.g. ``500m``, ``16Gi``."""

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from fedcore.config import yaml
 from fedcore.config.disclosure import in_the_open
-from fedcore.config.plan import Name, Plan, Section
+from fedcore.config.plan import Plan
+from fedcore.config.section import Name, Section
 from fedcore.privacy.accounting import Unit
 
 

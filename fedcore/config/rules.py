@@ -6,7 +6,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fedcore.config.plan import Aggregation, CodingStage, Plan
+    from fedcore.config.coding import CodingStage
+    from fedcore.config.learning import Aggregation
+    from fedcore.config.plan import Plan
 
 
 def illegal_combinations(plan: Plan) -> list[str]:

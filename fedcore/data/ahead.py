@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from fedcore.config.plan import Task
+from fedcore.config.task import Task
 from fedcore.data import album, bids, brain, intensities, nifti, participants, verdicts
 from fedcore.data.preparation import Doubt, Pipeline, Verdict, prepare
 from fedcore.data.prepared import Folder

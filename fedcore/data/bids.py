@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fedcore.config.plan import Task
+from fedcore.config.task import Task
 from fedcore.data import consent, layout, participants, quarantine, verdicts
 from fedcore.data.participants import SPLITS, Participants, split_of
 from fedcore.data.preparation import Pipeline, Prepared

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fedcore.config.plan import Modality, Preprocessing, Task
+from fedcore.config.task import Modality, Preprocessing, Task
 from fedcore.data import alignment, brain, intensities, nifti, preprocess, registration
 from fedcore.data.intensities import Mask
 from fedcore.data.nifti import Volume

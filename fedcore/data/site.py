@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from fedcore.config.plan import Task
+from fedcore.config.task import Task
 
 
 class Files(Protocol):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedcore.config import plan as plans
+from fedcore.config.protection import Privacy
 from fedcore.errors import ConfigError
 from fedcore.privacy.accounting import calibrate
 
@@ -123,7 +124,7 @@ def _subject_level(fields: Fields, epsilon: float) -> None:
     being secret is worth. Behind masks nothing more is needed: each update is noisy by itself.
     """
     privacy = fields.setdefault("privacy", {})
-    delta = privacy.get("target_delta", plans.Privacy().target_delta)
+    delta = privacy.get("target_delta", Privacy().target_delta)
     count = fields["rounds"] * SUBJECT_STEPS
     noise = calibrate(epsilon, delta, count=count, unit="subject")
     privacy["subject"] = {
@@ -142,7 +143,7 @@ def _site_level(fields: Fields, epsilon: float) -> None:
     The first step of the map is about as long as ``clip_norm``.
     """
     privacy = fields.setdefault("privacy", {})
-    delta = privacy.get("target_delta", plans.Privacy().target_delta)
+    delta = privacy.get("target_delta", Privacy().target_delta)
     privacy["noise_multiplier"] = calibrate(epsilon, delta, count=fields["rounds"])
     privacy["clip_norm"] = 1.0
     fields["training"] = {

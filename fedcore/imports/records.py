@@ -16,7 +16,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from fedcore.config.plan import Section
+from fedcore.config.section import Section
 from fedcore.errors import DataError, NotFound
 from fedcore.imports.reasons import remedy
 from fedcore.store.api import Store

@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from fedcore.config import yaml
-from fedcore.config.plan import Name, Section
+from fedcore.config.section import Name, Section
 
 _ENHANCED = re.compile(
     r"gado|(?<![a-z])(gd|post|ce|contrast|km)(?![a-z])|\+ ?(c|gd|km)(?![a-z])", re.I

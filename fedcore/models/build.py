@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fedcore.config.plan import Task
+from fedcore.config.task import Task
 from fedcore.errors import ConfigError
 from fedcore.models.encoders import ConvEncoder
 from fedcore.models.fusion import AttentionFusion, SumFusion

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from fedcore.config.plan import Task
+from fedcore.config.task import Task
 from fedcore.errors import ConfigError
 
 NARROW_MM, WIDE_MM = 6.0, 12.0

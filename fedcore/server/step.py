@@ -25,7 +25,8 @@ from fedcore.aggregation import mean, nova, robust, scaffold, server_opt, weight
 from fedcore.compression import change
 from fedcore.compression.chain import chain
 from fedcore.compression.codec import Arrays, Codec, Turn
-from fedcore.config.plan import Aggregation, Plan
+from fedcore.config.learning import Aggregation
+from fedcore.config.plan import Plan
 from fedcore.errors import ConfigError, UpdateRejected
 from fedcore.params import Params
 from fedcore.privacy import clipping, gaussian

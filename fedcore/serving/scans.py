@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedcore.config.plan import Task
+from fedcore.config.task import Task
 from fedcore.data.preparation import Pipeline, prepare
 from fedcore.errors import DataError
 

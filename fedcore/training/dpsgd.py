@@ -37,7 +37,8 @@ from opacus.grad_sample import GradSampleModule, GradSampleModuleFastGradientCli
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from fedcore.config.plan import SubjectPrivacy, Training
+from fedcore.config.learning import Training
+from fedcore.config.protection import SubjectPrivacy
 from fedcore.errors import ConfigError, PermanentError
 from fedcore.params import module_of
 from fedcore.privacy.gaussian import keyed_normals, keyed_uniforms

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from fedcore.config.plan import Training
+from fedcore.config.learning import Training
 from fedcore.errors import ConfigError, DataError, PermanentError
 from fedcore.params import FloatArray, Params, module_of
 from fedcore.seeds import derive

@@ -13,7 +13,8 @@ import pytest
 import toy
 
 from fedcore.client.loop import Client
-from fedcore.config.plan import Plan, Privacy
+from fedcore.config.plan import Plan
+from fedcore.config.protection import Privacy
 from fedcore.params import Params, digest
 from fedcore.privacy.accounting import GaussianEvent, epsilon
 from fedcore.records import ClientUpdate, FinishOrder, Refusal, Reply, TrainOrder

@@ -26,7 +26,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 
-from fedcore.config.plan import Training
+from fedcore.config.learning import Training
 from fedcore.params import Params, modules, subtract
 from fedcore.privacy import clipping, fixed_point, gaussian, noise_shares, secagg
 from fedcore.training.local import train

@@ -20,7 +20,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 
-from fedcore.config.plan import SubjectPrivacy, Training
+from fedcore.config.learning import Training
+from fedcore.config.protection import SubjectPrivacy
 from fedcore.params import Params
 from fedcore.privacy.accounting import calibrate
 from fedcore.training import dpsgd, local

@@ -3,7 +3,7 @@
 import pytest
 
 from fedcore.config.functions import resolve
-from fedcore.config.plan import Function
+from fedcore.config.section import Function
 from fedcore.errors import ConfigError
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from fedcore.aggregation import robust as aggregation
 from fedcore.config import plan as plans
+from fedcore.config.task import Modality
 from fedcore.errors import ConfigError
 
 SHIPPED = sorted((Path(__file__).parents[2] / "plans").glob("*.yaml"))
@@ -191,7 +192,7 @@ def test_missing_file_is_a_config_error(tmp_path: Path) -> None:
 )
 def test_windows_belong_to_units(modality: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        plans.Modality.model_validate(modality)
+        Modality.model_validate(modality)
 
 
 def test_schema_lists_every_section() -> None:

@@ -2,7 +2,7 @@ import pytest
 from heads import task
 from pydantic import ValidationError
 
-from fedcore.config.plan import Modality
+from fedcore.config.task import Modality
 
 RISING = [i / 10 for i in range(11)]
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from heads import scan, site, task
 
-from fedcore.config.plan import Task
+from fedcore.config.task import Task
 from fedcore.data import alignment, bids, preparing
 from fedcore.data.ahead import learn_landmarks, prepare_ahead
 from fedcore.data.participants import split_of

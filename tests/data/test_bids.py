@@ -10,7 +10,8 @@ import pytest
 import torch
 from nilearn.datasets import load_mni152_template
 
-from fedcore.config.plan import Function, Modality, Task
+from fedcore.config.section import Function
+from fedcore.config.task import Modality, Task
 from fedcore.data import bids
 from fedcore.data.participants import split_of
 from fedcore.data.site import SiteData

@@ -12,7 +12,7 @@ import scans
 from faults import FaultyStore, Killed
 from scans import image, only, outcomes, same, series, write
 
-from fedcore.config.plan import Task
+from fedcore.config.task import Task
 from fedcore.data import bids
 from fedcore.data.site import SiteData
 from fedcore.errors import ConfigError

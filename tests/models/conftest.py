@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedcore.config.plan import Task
+from fedcore.config.task import Task
 
 MODALITIES = ("t1ce", "flair", "pet")
 

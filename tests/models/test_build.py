@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedcore.config.plan import Task
+from fedcore.config.task import Task
 from fedcore.errors import ConfigError
 from fedcore.models.build import MultimodalClassifier, classifier
 from fedcore.models.fusion import AttentionFusion

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedcore.config.plan import Task
+from fedcore.config.task import Task
 from fedcore.models.build import classifier
 
 

@@ -13,7 +13,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from fedcore.config.plan import Task
+from fedcore.config.task import Task
 from fedcore.data import intensities, preprocess
 from fedcore.data.phantoms import contrast
 from fedcore.data.phantoms.anatomy import template

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from fedcore.config.plan import Task
+from fedcore.config.task import Task
 from fedcore.data import bids
 from fedcore.data.site import SiteData
 from fedcore.errors import DataError

@@ -10,7 +10,7 @@ import nibabel
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from fedcore.config.plan import Task
+from fedcore.config.task import Task
 from fedcore.data.nifti import Volume
 from fedcore.data.phantoms import SiteSpec, subject
 from fedcore.data.phantoms.lesions import CLASSES

@@ -20,8 +20,9 @@ from torch.utils.data import TensorDataset
 from fedcore.client.loop import Client
 from fedcore.client.secure import Partner
 from fedcore.config import plan as plans
-from fedcore.config.plan import Plan, Task
+from fedcore.config.plan import Plan
 from fedcore.config.policy import Policy
+from fedcore.config.task import Task
 from fedcore.data.site import SiteData
 from fedcore.launch.api import ClientStatus, Launcher, WorkOrder
 from fedcore.models.initial import build_model

@@ -12,7 +12,8 @@ from small import Multimodal, Subjects, Table, Volumes, linear, made, volumetric
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fedcore.config.plan import SubjectPrivacy, Training
+from fedcore.config.learning import Training
+from fedcore.config.protection import SubjectPrivacy
 from fedcore.errors import ConfigError, DataError, PermanentError
 from fedcore.models.mend import mended
 from fedcore.params import digest

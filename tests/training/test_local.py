@@ -9,7 +9,7 @@ from small import Multimodal, Subjects, Table, Volumes, linear, made, volumetric
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fedcore.config.plan import Training
+from fedcore.config.learning import Training
 from fedcore.errors import ConfigError, DataError, PermanentError
 from fedcore.params import digest
 from fedcore.training import local

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from fedcore.config.plan import Training
+from fedcore.config.learning import Training
 from fedcore.errors import ConfigError
 from fedcore.training import local
 from fedcore.training.state import get_params, load_params

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from fedcore.config.plan import SecureAggregation
+from fedcore.config.protection import SecureAggregation
 from fedcore.errors import NotFound, QuorumNotReached, UpdateRejected
 from fedcore.launch.api import Launcher, WorkOrder
 from fedcore.privacy.secagg import context_of, default_threshold

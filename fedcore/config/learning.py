@@ -1,0 +1,99 @@
+"""The plan's rounds: how a site trains, who takes part, and what becomes of the updates."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fedcore.config.section import Section
+
+
+class Training(Section):
+    """One site's local training in one round."""
+
+    epochs: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=8, ge=1)
+    optimizer: Literal["sgd", "adam", "adamw"] = "adam"
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    proximal_mu: float = Field(default=0.0, ge=0, description="FedProx (Li et al. 2020); 0 = off")
+    scaffold: bool = Field(
+        default=False, description="SCAFFOLD (Karimireddy et al. 2020): steps corrected by control "
+        "variates; doubles the bytes down, not those up"
+    )  # fmt: skip
+    local: list[str] = Field(
+        default=[], description="patterns of names of params that stay at the site: never sent, "
+        "never averaged. FedBN: the normalisation's; FedRep: the head's"
+    )  # fmt: skip
+    local_epochs: int = Field(
+        default=0, ge=0, description="FedRep: epochs over the local params alone, before `epochs` "
+        "over the shared ones alone; 0 = all params together"
+    )  # fmt: skip
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    mixed_precision: bool = False
+    threads: int = Field(
+        default=1, ge=1, description="CPU threads; part of the plan because sums depend on it"
+    )
+
+    def stays(self, name: str) -> bool:
+        """Whether the param of this name stays at the site."""
+        return any(fnmatchcase(name, pattern) for pattern in self.local)
+
+
+class Cohort(Section):
+    """Who takes part in a round."""
+
+    size: int | None = Field(default=None, ge=1, description="sites per round; none = all")
+    min_clients: int = Field(default=1, ge=1, description="fewer usable replies end the round")
+
+
+class Aggregation(Section):
+    """How the updates of a round become the next global params."""
+
+    rule: Literal["mean", "median", "trimmed_mean", "krum", "multi_krum"] = Field(
+        default="mean", description="all but mean bear some sites that lie"
+    )
+    trim: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=0.5)] | None = Field(
+        default=None, description="trimmed_mean: sites cut at each end, as a number or a share"
+    )
+    byzantine: int | None = Field(
+        default=None, ge=1, description="krum, multi_krum: how many sites may lie (f of n >= 2f+3)"
+    )
+    normalise: Literal["none", "steps"] = Field(
+        default="none", description="steps: an update counts by the local step (FedNova, Wang et "
+        "al. 2020), so that sites that take more do not pull the model their way"
+    )  # fmt: skip
+    effective_steps: float | None = Field(
+        default=None, gt=0, description="normalise: how many steps a round goes then; unset = the "
+        "weighted mean of the sites'"
+    )  # fmt: skip
+    weights: Literal["examples", "uniform"] = "examples"
+    weight_cap: float | None = Field(
+        default=None, gt=0, description="examples above this count as this many; bounds the weight"
+    )
+    server_optimizer: Literal["sgd", "adagrad", "adam", "yogi"] = Field(
+        default="sgd", description="all but sgd adapt the step to each param (Reddi et al. 2021)"
+    )
+    server_learning_rate: float = Field(default=1.0, gt=0)
+    server_momentum: float = Field(default=0.0, ge=0, lt=1)
+    server_second_momentum: float = Field(
+        default=0.99, ge=0, lt=1, description="adam, yogi: of the squared mean updates"
+    )
+    server_tau: float = Field(
+        default=1e-3, gt=0, description="adagrad, adam, yogi: the smaller, the more adaptive"
+    )
+
+    @property
+    def fewest(self) -> int:
+        """With fewer updates than this, the rule is none: it would be one site's word."""
+        match self.rule:
+            case "mean":
+                return 1
+            case "krum" | "multi_krum":
+                return 2 * (self.byzantine or 1) + 3
+            case "trimmed_mean" if isinstance(self.trim, int):
+                return 2 * self.trim + 1
+            case _:
+                return 3

@@ -1,0 +1,146 @@
+"""The plan's task: what is learnt, from which images, prepared how."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from fedcore.config.section import Function, Name, Section, Size
+
+
+class Modality(Section):
+    """Where a subject's image of one modality lies, and how its intensities are to be read."""
+
+    path: str = Field(description="glob below the subject's folder, e.g. anat/*_FLAIR.nii.gz")
+    kind: Literal["mr", "ct", "pet"]
+    window: tuple[float, float] | None = Field(
+        default=None, description="CT: HU window; PET: SUV range. Mapped to [0, 1] and clipped"
+    )
+    normalise: Literal["z-score", "nyul"] = Field(
+        default="z-score", description="MR; CT and PET have their window. nyul: the histogram "
+        "onto that of landmarks (Nyúl et al. 2000)"
+    )  # fmt: skip
+    landmarks: Annotated[list[float], Field(min_length=11, max_length=11)] | None = Field(
+        default=None, description="nyul: where the 1st, 10th, 20th … 90th and 99th percentile go; "
+        "`fedcore site landmarks` learns them"
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _window_belongs(self) -> Self:
+        if self.kind == "mr" and self.window is not None:
+            raise ValueError("MR intensities are relative: window is for CT (HU) and PET (SUV)")
+        if self.kind != "mr" and self.window is None:
+            unit = "HU" if self.kind == "ct" else "SUV"
+            raise ValueError(f"a {self.kind} modality needs window: [low, high] in {unit}")
+        if self.window is not None and self.window[0] >= self.window[1]:
+            raise ValueError("window must be [low, high] with low < high")
+        return self
+
+    @model_validator(mode="after")
+    def _landmarks_belong(self) -> Self:
+        if self.kind != "mr" and self.normalise != "z-score":
+            raise ValueError(f"normalise is for MR: a {self.kind} modality has its window")
+        if (self.normalise == "nyul") != (self.landmarks is not None):
+            raise ValueError(
+                "normalise: nyul and landmarks go together: the standard is the plan's, so that "
+                "sites and serving share it; `fedcore site landmarks` learns one"
+            )
+        if self.landmarks is not None and any(a >= b for a, b in pairwise(self.landmarks)):
+            raise ValueError("landmarks must rise: they are percentiles")
+        return self
+
+
+class Preprocessing(Section):
+    """What becomes of a subject's images before a model sees them, at every site and in serving.
+
+    The steps, in this order: orient, align to the reference, brain mask, resample and crop or pad
+    to the grid, normalise. See ``docs/preprocessing.md``.
+    """
+
+    shape: Annotated[list[Size], Field(min_length=3, max_length=3)] | None = Field(
+        default=None, description="voxels of the grid; unset = the dataset's argument"
+    )
+    spacing_mm: float | None = Field(
+        default=None, gt=0, description="edge of a voxel; unset = the dataset's argument"
+    )
+    reference: Name | None = Field(
+        default=None, description="modality whose place the others take; unset, or where a subject "
+        "lacks it, the first that the subject has"
+    )  # fmt: skip
+    align: Literal["none", "rigid", "affine"] = Field(
+        default="none", description="to the reference, by mutual information; none = where the "
+        "scanner says that they are"
+    )  # fmt: skip
+    doubtful: Literal["leave_out", "as_scanned"] = Field(
+        default="leave_out", description="an image whose alignment nobody has looked at, and that "
+        "the check flags: not used, or used where the scanner says that it is"
+    )  # fmt: skip
+    brain_mask: bool = Field(
+        default=False, description="from the reference: MR is normalised in it, what is outside "
+        "says nothing"
+    )  # fmt: skip
+    centre: Literal["image", "brain"] = Field(
+        default="image", description="where the grid's middle lies: of the reference's field of "
+        "view, or of the brain mask"
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _centre_is_known(self) -> Self:
+        if self.centre == "brain" and not self.brain_mask:
+            raise ValueError("centre: brain needs brain_mask: true")
+        return self
+
+
+class Metrics(Section):
+    """How a site counts (additive statistics) and how the server sums that up."""
+
+    collect: Function = Function(function="fedcore.evaluation.metrics:collect")
+    summarise: Function = Function(function="fedcore.evaluation.metrics:summarise")
+
+
+class Task(Section):
+    """What is learnt, from what. ``model``, ``dataset``, ``loss``, ``metrics`` may be one's own."""
+
+    classes: list[str] = Field(min_length=2)
+    modalities: dict[Name, Modality] = Field(default_factory=dict)
+    preprocessing: Preprocessing | None = Field(
+        default=None, description="set: what is prepared is kept at the site. Unset: onto the "
+        "dataset's grid in world coordinates, each time anew"
+    )  # fmt: skip
+    groups: list[str] = Field(
+        default=[], description="attributes of a subject by which metrics are split, e.g. sex"
+    )
+    model: Function
+    dataset: Function
+    loss: Function = Function(function="torch.nn.functional:cross_entropy")
+    metrics: Metrics = Metrics()
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> Self:
+        if "present" in self.modalities:
+            raise ValueError("modalities: 'present' names the mask of a batch; take another name")
+        return self
+
+    @model_validator(mode="after")
+    def _preprocessing_fits(self) -> Self:
+        how = self.preprocessing
+        if how is None:
+            return self
+        if how.reference is not None and how.reference not in self.modalities:
+            raise ValueError(
+                f"preprocessing: reference {how.reference!r} is none of the modalities "
+                f"({', '.join(self.modalities)})"
+            )
+        for field in ("shape", "spacing_mm"):
+            if getattr(how, field) is not None and field in self.dataset.arguments:
+                raise ValueError(
+                    f"preprocessing: {field} is among the dataset's arguments too; give it once"
+                )
+        return self
+
+    def functions(self) -> list[str]:
+        """Every importable name that a client will call for this task."""
+        return [self.model.function, self.dataset.function, self.loss.function,
+                self.metrics.collect.function]  # fmt: skip
