@@ -41,7 +41,8 @@ class MultimodalClassifier(nn.Module):
         self.head = head
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        """``inputs``: by modality an image (B, 1, X, Y, Z), and "present" (B, M) of 0 and 1.
+        """``inputs``: by modality an image (B, C, X, Y, Z), or of a photo (B, C, X, Y), and
+        "present" (B, M) of 0 and 1.
 
         A modality that is not in ``inputs`` is not computed and its encoder gets no gradient. An
         image whose ``present`` is 0 may hold anything, NaN included. Returns logits (B, K).
@@ -52,7 +53,7 @@ class MultimodalClassifier(nn.Module):
         tokens = {}
         for name, column in zip(self.modalities, present.unbind(dim=1), strict=True):
             if name in inputs:
-                image = inputs[name].masked_fill(~_by_subject(column), 0.0)
+                image = inputs[name].masked_fill(~_by_subject(column, inputs[name]), 0.0)
                 tokens[name] = self.encoder[name](image)
         blank = torch.zeros_like(next(iter(tokens.values())))
         given = torch.tensor([name in tokens for name in self.modalities], device=present.device)
@@ -68,7 +69,7 @@ class MultimodalClassifier(nn.Module):
             for name in self.modalities:
                 if name in inputs:
                     image = inputs[name]
-                    varied[name] = torch.where(_by_subject(mirrored), image.flip(2), image)
+                    varied[name] = torch.where(_by_subject(mirrored, image), image.flip(2), image)
         return varied
 
 
@@ -96,7 +97,10 @@ def classifier(
         raise ConfigError("task.model: width must be a positive multiple of 4, features positive")
     if not (0 <= dropout < 1 and 0 <= modality_dropout < 1):
         raise ConfigError("task.model: dropout and modality_dropout must lie in [0, 1)")
-    encoders = {name: ConvEncoder(width, features) for name in modalities}
+    encoders = {
+        name: ConvEncoder(width, features, channels=m.channels, dimensions=m.dimensions)
+        for name, m in task.modalities.items()
+    }
     head = ClassificationHead(features, len(task.classes), dropout=dropout)
     return MultimodalClassifier(
         encoders, _fusion(fusion, features), head, modality_dropout=modality_dropout, flip=flip
@@ -111,8 +115,8 @@ def _fusion(kind: str, features: int) -> Fusion:
     raise ConfigError(f"task.model: fusion {kind!r} is unknown; use sum or attention")
 
 
-def _by_subject(column: Tensor) -> Tensor:
-    return column.view(-1, 1, 1, 1, 1)
+def _by_subject(column: Tensor, image: Tensor) -> Tensor:
+    return column.view(-1, *(1,) * (image.ndim - 1))
 
 
 def _drop(present: Tensor, chance: float) -> Tensor:
