@@ -1,0 +1,57 @@
+"""The evidence in one list: what was measured, of how many seeds, and whether it met its goal."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "studies.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure. ``sd``: over the ``seeds``. ``goal``: what ``mean`` was to reach at least."""
+
+    study: str
+    setting: str
+    method: str
+    metric: str
+    mean: float
+    sd: float
+    seeds: int
+    goal: float | None = None
+    met: bool | None = None
+
+
+def row(
+    study: str, setting: str, method: str, metric: str, values: Sequence[float],
+    *, goal: float | None = None,
+) -> Row:  # fmt: skip
+    """Mean and standard deviation of one value a seed; ``met`` compares what is written.
+
+    >>> row("fusion", "all", "sum", "macro_auc", [0.9, 0.92], goal=0.91).met
+    True
+    """
+    mean = round(statistics.fmean(values), 4)
+    sd = round(statistics.stdev(values), 4) if len(values) > 1 else 0.0
+    goal = None if goal is None else round(goal, 4)
+    met = None if goal is None else mean >= goal
+    return Row(study, setting, method, metric, mean, sd, len(values), goal, met)
+
+
+def write(study: str, rows: Iterable[Row], path: Path = RESULTS) -> None:
+    """Put a study's rows in the place of its earlier ones."""
+    kept = [r for r in read(path) if r.study != study]
+    whole = sorted([*kept, *rows], key=lambda r: r.study)
+    text = json.dumps([asdict(r) for r in whole], indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def read(path: Path = RESULTS) -> list[Row]:
+    """All rows; none if nothing was studied yet."""
+    if not path.exists():
+        return []
+    return [Row(**fields) for fields in json.loads(path.read_text(encoding="utf-8"))]
