@@ -27,6 +27,16 @@ class Modality(Section):
         "`fedcore site landmarks` learns them"
     )  # fmt: skip
 
+    @property
+    def dimensions(self) -> int:
+        """Of an image's space."""
+        return 3
+
+    @property
+    def channels(self) -> int:
+        """Of an image."""
+        return 1
+
     @model_validator(mode="after")
     def _window_belongs(self) -> Self:
         if self.kind == "mr" and self.window is not None:
