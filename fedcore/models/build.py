@@ -104,8 +104,7 @@ def classifier(
     always stays. ``flip``: while training, mirror every other head left to right. Raises
     ConfigError when an argument or the task does not fit.
     """
-    modalities = tuple(task.modalities)
-    if not modalities:
+    if not task.modalities:
         raise ConfigError("task.modalities is empty: name at least one, or bring your own model")
     if width < 4 or width % 4 or features < 1:
         raise ConfigError("task.model: width must be a positive multiple of 4, features positive")
@@ -113,15 +112,15 @@ def classifier(
         raise ConfigError("task.model: dropout and modality_dropout must lie in [0, 1)")
     size, joined, head = _joined(fusion, features, len(task.classes), dropout)
     chosen = encoders or {}
-    unknown = sorted(set(chosen) - set(modalities))
+    unknown = sorted(set(chosen) - set(task.modalities))
     if unknown:
         raise ConfigError(
             f"task.model: encoders names {unknown[0]!r}, which is none of the modalities "
-            f"({', '.join(modalities)})"
+            f"({', '.join(task.modalities)})"
         )
     made = {
-        name: _encoder(task.modalities[name], size, width, **chosen.get(name, {"name": "conv"}))
-        for name in modalities
+        name: _encoder(modality, size, width, **chosen.get(name, {"name": "conv"}))
+        for name, modality in task.modalities.items()
     }
     if fusion == "decision_stacking":
         made = {name: Stacked(model, size) for name, model in made.items()}

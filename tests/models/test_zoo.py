@@ -1,3 +1,4 @@
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from fedcore.registry import onnx
 
 SMALL: dict[str, dict[str, Any]] = {
     "resnet": {"widen_factor": 0.125},
-    "densenet": {"init_features": 8, "growth_rate": 8, "bn_size": 1},
+    "densenet": {"init_features": 16, "growth_rate": 16, "bn_size": 1},
     "segresnet": {"init_filters": 8, "blocks_down": (1, 1)},
 }
 
@@ -32,7 +33,7 @@ def small(name: str, **more: Any) -> nn.Module:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_gives_one_vector_a_subject_and_sees_no_other_of_its_batch(name: str) -> None:
-    encoder, images = small(name).train(), torch.randn(2, 1, 32, 36, 32)
+    encoder, images = small(name).train(), torch.randn(2, 1, 33, 36, 32)
     found = encoder(images)
     assert found.shape == (2, 5)
     torch.testing.assert_close(found[:1], encoder(images[:1]), atol=1e-4, rtol=1e-4)
@@ -64,7 +65,7 @@ def test_in_a_classifier_they_export_are_fit_for_dp_and_agree_for_every_subset(
     ).eval()  # fmt: skip
     inputs = make_inputs([[1, 1, 1], [0, 1, 1], [1, 0, 1]])
     inputs |= {n: nn.functional.interpolate(inputs[n], 32) for n in task.modalities}
-    torch.testing.assert_close(mended(model).eval()(inputs), model(inputs))
+    torch.testing.assert_close(mended(copy.deepcopy(model)).eval()(inputs), model(inputs))
     metadata = {"classes": task.classes, "modalities": list(task.modalities)}
     exported = onnx.export(model, inputs, metadata=metadata)
     assert onnx.parity(model, exported, inputs, tuple(task.modalities)) <= onnx.TOLERANCE
@@ -81,7 +82,6 @@ def test_in_a_classifier_they_export_are_fit_for_dp_and_agree_for_every_subset(
         ({"pet": {}}, "no encoder ''"),
         ({"pet": {"name": "conv", "depth": 3}}, "conv takes no 'depth'"),
         ({"pet": {"name": "resnet10", "colour": 1}}, "resnet10' cannot be made.*colour"),
-        ({"pet": {"name": "resnet10", "widen_factor": 0.01}}, "resnet10' cannot be made"),
     ],
 )
 def test_what_does_not_fit_is_named(task: Task, encoders: dict[str, Any], words: str) -> None:
