@@ -51,6 +51,7 @@ def illegal_combinations(plan: Plan) -> list[str]:
         *_against_robust_rules(plan),
         *_against_normalising(plan),
         *_against_scaffold(plan),
+        *_against_other_starts_and_rates(plan),
         *_against_subject_privacy(plan),
         *_against_secure_aggregation(plan),
         *_against_hidden_statistics(plan),
@@ -288,6 +289,34 @@ def _against_scaffold(plan: Plan) -> list[str]:
         faults.append(
             f"{where}needs updates and params as exact as the sender's own; remove "
             "compression.up, down and last"
+        )
+    return faults
+
+
+def _against_other_starts_and_rates(plan: Plan) -> list[str]:
+    """What pre-training, and rates that differ by param, cannot go with."""
+    training, where, faults = plan.training, "training: ", []
+    counts_steps = "scaffold" if training.scaffold else "aggregation.normalise"
+    if training.scaffold or plan.aggregation.normalise != "none":
+        if training.pretraining is not None:
+            faults.append(
+                f"{where}pretraining and {counts_steps}, which reckons with the steps on the task "
+                "alone, would make the update longer than it is; remove one"
+            )
+        if training.learning_rates:
+            faults.append(
+                f"{where}learning_rates and {counts_steps}, which reckons with one rate, cannot go "
+                "together; remove one"
+            )
+    if training.pretraining is not None and plan.privacy.subject is not None:
+        faults.append(
+            f"{where}pretraining looks at every subject without the noise of privacy.subject; "
+            "remove one"
+        )
+    if training.pretraining is not None and training.pretraining.rounds > plan.rounds:
+        faults.append(
+            f"{where}pretraining.rounds is {training.pretraining.rounds}, and the plan has "
+            f"{plan.rounds}; lower it"
         )
     return faults
 

@@ -155,6 +155,7 @@ def advance(
 ) -> ServerState:
     """The state of the next round: noise on the sum, division by the weights, server optimiser.
 
+    What is frozen stays, whatever noise the sum of its module has.
     Where the sites add the noise, the sum came with it. ``population``: how many sites there are
     beside the cohort's, for SCAFFOLD; unset = those of the sum.
     """
@@ -173,6 +174,7 @@ def advance(
     if _told_in_steps(rule):
         mean_update = nova.scale(mean_update, nova.effective(summed.weights, summed.steps))
     params, optimizer_state = _optimizer(rule).apply(state.params, mean_update, state.optimizer)
+    params = {n: state.params[n] if plan.training.freezes(n) else a for n, a in params.items()}
     clip_norm = _adapted(plan, state, summed, normals)
     control = _control(plan, state, summed, population or len(summed.weights))
     following = ServerState(
