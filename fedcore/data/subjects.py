@@ -35,7 +35,8 @@ _READERS = 4  # threads: reading waits for the store, and unzipping lets other t
 
 @dataclass(frozen=True)
 class Example:
-    """One subject: images (1, X, Y, Z) of the modalities it has, in the order of the plan."""
+    """One subject: images (1, X, Y, Z), of a photo (3, X, Y), of the modalities it has, in the
+    order of the plan."""
 
     subject: str
     images: Mapping[str, Tensor]
@@ -79,7 +80,7 @@ def each(
         raise ConfigError("task.modalities is empty: say where each modality's images lie")
     pipeline = Pipeline.of(site.task, shape, spacing_mm)
     root = prefix if prefix == "" or prefix.endswith("/") else f"{prefix}/"
-    subjects = _Subjects.of(site, root, label, consent_column)
+    subjects = _Subjects.of(site, pipeline, root, label, consent_column)
     names = subjects.names()
     on_total(len(names))
     keeps = site.task.preprocessing is not None
@@ -100,6 +101,7 @@ class _Subjects:
     """
 
     site: SiteData
+    pipeline: Pipeline
     root: str
     label: str
     consent_column: str | None
@@ -109,11 +111,13 @@ class _Subjects:
     verdicts: verdicts.Verdicts
 
     @classmethod
-    def of(cls, site: SiteData, root: str, label: str, consent_column: str | None) -> Self:
+    def of(
+        cls, site: SiteData, pipeline: Pipeline, root: str, label: str, consent_column: str | None
+    ) -> Self:
         """Read the lists, and no image."""
         files = site.files
         return cls(
-            site, root, label, consent_column,
+            site, pipeline, root, label, consent_column,
             table=_table(site, root + "participants.tsv", label, consent_column),
             folders=layout.by_subject(files.list(f"{root}sub-"), root),
             aside=quarantine.read(files, root),
@@ -164,7 +168,7 @@ class _Subjects:
         row, task = self.table.rows[subject], self.site.task
         return Example(
             subject,
-            {name: torch.from_numpy(image)[None] for name, image in made.images.items()},
+            {name: torch.from_numpy(image) for name, image in self.pipeline.tensors(made).items()},
             task.classes.index(row[self.label]),
             participants.groups(row, task.groups),
         )
