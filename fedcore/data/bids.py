@@ -1,7 +1,8 @@
 """A site's BIDS folder or bucket → the examples of a plan, and what was left out and why.
 
 This is the built-in dataset function (``fedcore.data.bids:dataset``). Layout:
-``participants.tsv`` and ``sub-*/[ses-*/]anat|ct|pet/*.nii.gz``, as in https://bids.neuroimaging.io.
+``participants.tsv`` and ``sub-*/[ses-*/]anat|ct|pet/*.nii.gz``, as in https://bids.neuroimaging.io;
+of the eye, for which BIDS has no standard yet, ``oct/*.nii.gz`` and ``fundus/*.png`` or ``.jpg``.
 Names of subjects and files stay in the objects made here; what may leave the site is the
 ``summary``, which holds counts.
 """
@@ -42,7 +43,8 @@ _READERS = 4  # threads: reading waits for the store, and unzipping lets other t
 
 @dataclass(frozen=True)
 class Example:
-    """One subject: images (1, X, Y, Z) of the modalities it has, in the order of the plan."""
+    """One subject: images (1, X, Y, Z), of a photo (3, X, Y), of the modalities it has, in the
+    order of the plan."""
 
     subject: str
     images: Mapping[str, Tensor]
@@ -64,12 +66,13 @@ class BidsDataset:
         return len(self.examples)
 
     def __getitem__(self, index: int) -> tuple[Inputs, int]:
-        """Modality → float32 image (1, X, Y, Z), only those the subject has; and the class."""
+        """Modality → float32 image, only those the subject has; and the class."""
         example = self.examples[index]
         return dict(example.images), example.target
 
     def collate(self, items: Sequence[tuple[Inputs, int]]) -> tuple[Inputs, Tensor]:
-        """A batch: by modality (B, 1, X, Y, Z), zero where absent; "present" (B, M); classes (B,).
+        """A batch: by modality (B, C, X, Y, Z) or of photos (B, 3, X, Y), zero where absent;
+        "present" (B, M); classes (B,).
 
         A modality that no item has is not among the inputs. The columns of "present" are all of
         the plan's modalities, in its order.
@@ -216,7 +219,7 @@ def each(
         row = table.rows[subject]
         example = Example(
             subject,
-            {name: torch.from_numpy(image)[None] for name, image in made.images.items()},
+            {name: torch.from_numpy(image) for name, image in pipeline.tensors(made).items()},
             site.task.classes.index(row[label]),
             participants.groups(row, site.task.groups),
         )
