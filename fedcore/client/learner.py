@@ -92,6 +92,7 @@ class Learner:
         """
         plan, started = self._plan, time.perf_counter()
         dataset = self._dataset("train")
+        self._check_start(order, params)
         begin = self._own(params, personal)
         state.load_params(self._module, begin)
         learnt, errors = pretrained(plan, order, self._module, dataset)
@@ -196,6 +197,14 @@ class Learner:
                 "reported on",
                 reason=f"fewer than {self._min_cell} subjects in the {split} split",
             )
+
+    def _check_start(self, order: TrainOrder, params: Params) -> None:
+        """Raises OrderRefused if the run does not begin with what the plan says it does."""
+        start = self._plan.training.start
+        if start is None or order.round_num > 0:
+            return
+        if flat.digest({n: a for n, a in params.items() if start.takes(n)}) != start.digest:
+            raise OrderRefused("the run does not begin with the params of the plan's start.digest")
 
     def _own(self, params: Params, personal: Personal | None) -> Params:
         """The server's params, and those that stay here: as they were kept, or as all begin.

@@ -12,6 +12,23 @@ from fedcore.aggregation.statistics import GROUPS, MOMENTS
 from fedcore.config.section import Section
 
 
+class Start(Section):
+    """Params of round 0 that another training made, in place of random ones."""
+
+    file: str = Field(description="safetensors, by `fedcore params import`; the server reads it")
+    digest: str = Field(
+        pattern="^[0-9a-f]{64}$", description="of those params; each site compares it with what it "
+        "is sent"
+    )  # fmt: skip
+    params: list[str] = Field(
+        min_length=1, description="patterns of names of the params that it holds"
+    )
+
+    def takes(self, name: str) -> bool:
+        """Whether the param of this name is taken from the file."""
+        return any(fnmatchcase(name, pattern) for pattern in self.params)
+
+
 class Pretraining(Section):
     """Encoders that learn to reconstruct a site's own images before they learn the task there."""
 
@@ -74,6 +91,9 @@ class Training(Section):
         default=0, ge=0, description="FedRep: epochs over the local params alone, before `epochs` "
         "over the shared ones alone; 0 = all params together"
     )  # fmt: skip
+    start: Start | None = Field(
+        default=None, description="params that the run begins with; unset = random ones"
+    )
     freeze: list[str] = Field(
         default=[], description="patterns of names of params that stay as they begin, e.g. "
         "encoder.pet.*"
