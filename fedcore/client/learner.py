@@ -16,6 +16,7 @@ from fedcore import params as flat
 from fedcore import seeds
 from fedcore.aggregation import nova, qfair, scaffold, weights
 from fedcore.client.personal import Personal
+from fedcore.client.pretraining import pretrained
 from fedcore.compression import feedback
 from fedcore.compression.chain import chain
 from fedcore.compression.codec import Turn, shapes_of
@@ -91,7 +92,10 @@ class Learner:
         """
         plan, started = self._plan, time.perf_counter()
         dataset = self._dataset("train")
-        state.load_params(self._module, self._own(params, personal))
+        begin = self._own(params, personal)
+        state.load_params(self._module, begin)
+        learnt, errors = pretrained(plan, order, self._module, dataset)
+        state.load_params(self._module, {**begin, **learnt})
         seed = seeds.derive(plan.seed, "train", order.site, order.round_num)
         variates = self._variates(params, control, personal)
         result = self._trained(dataset, seed, noise_key, variates)
@@ -129,6 +133,7 @@ class Learner:
             data=self._summary_of_training(dataset),
             measurements={
                 **result.measurements,
+                **errors,
                 "update_norm": norm,
                 "seconds.train": time.perf_counter() - started,
             },
