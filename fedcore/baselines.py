@@ -22,6 +22,7 @@ from fedcore.config.plan import Plan
 from fedcore.data.site import SiteData
 from fedcore.evaluation.metrics import collect, summarise
 from fedcore.models.initial import build_model
+from fedcore.params import Params
 from fedcore.store.connect import Keys, open_store
 from fedcore.training import local
 from fedcore.training.state import load_params
@@ -79,6 +80,9 @@ def train_baselines(
     return Baselines({str(name): auc for name, auc in scores.items()}, centralised)
 
 
+Datasets = Mapping[str, Mapping[str, Any]]
+"""Site → split → dataset."""
+
 Sites = tuple[tuple[str, tuple[Location, Keys | None]], ...]
 
 
@@ -97,18 +101,25 @@ def _datasets(plan_json: str, where: Sites) -> dict[str, Mapping[str, Any]]:
 def _train_and_score(plan: Plan, where: Sites, only: str | None) -> float | None:
     """Macro AUC of a model trained at the site ``only``, or on all sites' data if None."""
     data = _datasets(plan.canonical().decode(), where)
-    chosen = [only] if only is not None else list(data)
+    return macro_auc(plan, trained_on(plan, data, [only] if only is not None else list(data)), data)
+
+
+def trained_on(plan: Plan, data: Datasets, sites: Sequence[str]) -> Params:
+    """Params of one model trained on the data of these sites in one place."""
     one_model = {"epochs": plan.training.epochs * plan.rounds, "local": [], "local_epochs": 0}
-    training = plan.training.model_copy(update=one_model)
-    module = build_model(plan)
-    result = local.train(
-        module,
-        Pooled([data[site]["train"] for site in chosen]),
+    return local.train(
+        build_model(plan),
+        Pooled([data[site]["train"] for site in sites]),
         resolve(plan.task.loss),
-        training,
-        seed=seeds.derive(plan.seed, "baseline", *chosen),
-    )
-    load_params(module, result.params)
+        plan.training.model_copy(update=one_model),
+        seed=seeds.derive(plan.seed, "baseline", *sites),
+    ).params
+
+
+def macro_auc(plan: Plan, params: Params, data: Datasets) -> float | None:
+    """On the held-out subjects of all sites together."""
+    module = build_model(plan)
+    load_params(module, params)
     held_out = Pooled([splits["test"] for splits in data.values()])
     scores, targets = local.predict(module, held_out, plan.training)
     statistics = collect(scores, np.asarray(targets), {}, num_classes=len(plan.task.classes))

@@ -12,7 +12,7 @@ import functools
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,20 +22,22 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from fedcore import params as flat
+from fedcore.aggregation import scaffold
 from fedcore.client.learner import Learner
+from fedcore.client.personal import Personal
 from fedcore.config.functions import resolve
 from fedcore.config.plan import Plan
 from fedcore.config.section import Function
 from fedcore.config.task import Task
 from fedcore.data import bids
-from fedcore.data.phantoms.cohort import demo_federation
+from fedcore.data.phantoms.cohort import SiteSpec, demo_federation
 from fedcore.data.phantoms.writer import write_federation
 from fedcore.data.site import SiteData
 from fedcore.evaluation.metrics import merge
 from fedcore.models.initial import build_model
 from fedcore.models.private import FindingsClassifier, findings_classifier
 from fedcore.params import Params
-from fedcore.records import ClientUpdate, EvalOrder, TrainOrder
+from fedcore.records import EvalOrder, TrainOrder
 from fedcore.server.step import ServerState, coded_change, initial_state, step
 from fedcore.store import blobs
 from fedcore.store.api import Store
@@ -60,12 +62,21 @@ class Traffic:
     as_float32: int = 0
 
 
+Own = Mapping[str, Store]
+"""Where each site keeps what stays there, for plans with ``training.local`` or ``scaffold``."""
+
+
 @functools.cache
 def hospitals(folder: Path = FOLDER, seed: int = SEED, scale: float = 1.0) -> Mapping[str, Store]:
+    """The demo's sites: their files by name, made below ``folder`` if they are not there yet."""
+    return made(demo_federation(seed, scale), folder / f"{seed}-{scale:g}", seed)
+
+
+def made(specs: Sequence[SiteSpec], folder: Path, seed: int) -> Mapping[str, Store]:
     """The sites' files by name, made below ``folder`` if they are not there yet (minutes)."""
-    specs, stores = demo_federation(seed, scale), dict[str, Store]()
+    stores = dict[str, Store]()
     for spec in specs:
-        place = folder / f"{seed}-{scale:g}" / spec.name
+        place = folder / spec.name
         place.mkdir(parents=True, exist_ok=True)
         stores[spec.name] = FilesystemStore(place)
     missing = [spec for spec in specs if not stores[spec.name].exists("made")]
@@ -130,7 +141,9 @@ def _found(site: _Site, arguments: str) -> Mapping[str, TensorDataset]:
     return made
 
 
-def trained(plan: Plan, sites: Mapping[str, Store], traffic: Traffic | None = None) -> Params:
+def trained(
+    plan: Plan, sites: Mapping[str, Store], traffic: Traffic | None = None, own: Own | None = None
+) -> Params:
     """The params that the plan's rounds come to, as the sites have them; of a plan whose noise is
     seeded, always the same.
 
@@ -147,7 +160,13 @@ def trained(plan: Plan, sites: Mapping[str, Store], traffic: Traffic | None = No
         updates = []
         for name, learner in learners.items():
             rest = rests[name] if plan.compression.feedback else None
-            update, rests[name] = _update(learner, plan, name, round_num, state.public, rest)
+            order = TrainOrder("study", name, round_num, round_num, plan.digest, "")
+            params, control = scaffold.split(state.public)
+            update, rests[name] = learner.train(
+                order, order_digest(order), params, rest=rest, control=control or None,
+                noise_key=hashlib.sha256(f"{plan.seed} {name} {round_num}".encode()).digest(),
+                personal=_personal(own, name, order),
+            )  # fmt: skip
             traffic.up += len(pack_reply(update, compress=plan.compression.compress).data) + FRAME
             traffic.as_float32 += flat.nbytes(flat.only(state.params, update.weights))
             traffic.as_float32 += flat.nbytes(state.params)
@@ -166,24 +185,39 @@ def _told(plan: Plan, before: ServerState, after: ServerState) -> int:
     return len(blobs.pack(change, compress=plan.compression.compress))
 
 
-def macro_auc(plan: Plan, sites: Mapping[str, Store], params: Params) -> float:
+def macro_auc(
+    plan: Plan, sites: Mapping[str, Store], params: Params, own: Own | None = None
+) -> float:
     """On the held-out subjects of all sites."""
+    return float(summary(plan, sites, params, own)["overall"]["macro_auc"]["value"])
+
+
+def summary(
+    plan: Plan, sites: Mapping[str, Store], params: Params, own: Own | None = None
+) -> Mapping[str, Any]:
+    """What the server makes of all sites' statistics on their held-out subjects."""
     plan, statistics = _on_what_is_read(plan), dict[str, Any]()
     for name in sorted(sites):
         order = EvalOrder("study", name, 0, plan.rounds, plan.digest, "", split="test")
         learner = Learner(plan, sites[name], min_cell=5)
-        statistics = merge([statistics, learner.evaluate(order, "", params, None).statistics])
-    summary = resolve(plan.task.metrics.summarise)(statistics, plan.task.classes)
-    return float(summary["overall"]["macro_auc"]["value"])
+        personal = _personal(own, name, order)
+        found = learner.evaluate(order, "", params, None, personal).statistics
+        statistics = merge([statistics, found])
+    summed: Mapping[str, Any] = resolve(plan.task.metrics.summarise)(statistics, plan.task.classes)
+    return summed
 
 
-def _update(
-    learner: Learner, plan: Plan, site: str, round_num: int, params: Params, rest: Params | None
-) -> tuple[ClientUpdate, Params]:
-    order = TrainOrder("study", site, round_num, round_num, plan.digest, "")
-    key = hashlib.sha256(f"{plan.seed} {site} {round_num}".encode()).digest()
-    digest = order_digest(order)  # a reply tells it
-    return learner.train(order, digest, params, noise_key=key, rest=rest)
+def data_of(plan: Plan, sites: Mapping[str, Store]) -> dict[str, Mapping[str, Any]]:
+    """Site → split → dataset, read once a process: what no server may see."""
+    plan = _on_what_is_read(plan)
+    return {
+        name: resolve(plan.task.dataset)(SiteData(plan.task, sites[name], plan.purpose))
+        for name in sorted(sites)
+    }
+
+
+def _personal(own: Own | None, site: str, order: TrainOrder | EvalOrder) -> Personal | None:
+    return None if own is None else Personal(own[site], order)
 
 
 def _on_what_is_read(plan: Plan) -> Plan:

@@ -16,19 +16,19 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from fedcore.baselines import auc_of, train_on
+from fedcore import baselines
 from fedcore.config import plan as plans
 from fedcore.config.plan import Plan
-from studies import rows
-from studies.federation import FOLDER, SEED, data_of, hospitals_of, macro_auc, trained
-from studies.rows import Row
+from fedcore.store.memory import MemoryStore
+from studies.federation import FOLDER, SEED, data_of, macro_auc, made, trained
+from studies.rows import Row, row
 from studies.settings import SETTINGS, federation
 
 SEEDS = range(3)
 SHARE = 0.98
 """Of the centralised macro AUC."""
 
-ALONE, TOGETHER = "best single site", "centralised"
+CENTRALISED = "centralised"
 SGD = {"optimizer": "sgd", "learning_rate": 0.02}
 
 Sections = Mapping[str, Mapping[str, Any]]
@@ -65,12 +65,46 @@ def plan_of(method: str, seed: int) -> Plan:
 
 
 def score(setting: str, method: str, seed: int) -> dict[str, float]:
-    """Method → macro AUC; of ``TOGETHER`` with that of every single site."""
-    sites = hospitals_of(FOLDER / setting.replace(" ", "-"), federation(setting, SEED), SEED)
-    if method != TOGETHER:
-        plan = plan_of(method, seed)
-        return {method: macro_auc(plan, sites, trained(plan, sites))}
+    """Method → macro AUC; ``CENTRALISED`` with every single site's."""
+    sites = made(federation(setting, SEED), FOLDER / setting.replace(" ", "-"), SEED)
+    if method != CENTRALISED:
+        plan, own = plan_of(method, seed), {name: MemoryStore() for name in sites}
+        return {method: macro_auc(plan, sites, trained(plan, sites, own=own), own)}
     plan = plan_of("FedAvg", seed)
     data = data_of(plan, sites)
-    alone = {name: auc_of(plan, train_on(plan, data, [name]), data) for name in data}
-    return {**alone, TOGETHER: auc_of(plan, train_on(plan, data, list(data)), data)}
+    chosen = {**{f"{name} alone": [name] for name in data}, CENTRALISED: list(data)}
+    found = {
+        name: baselines.macro_auc(plan, baselines.trained_on(plan, data, places), data)
+        for name, places in chosen.items()
+    }
+    return {name: auc for name, auc in found.items() if auc is not None}
+
+
+def judged(setting: str, found: Mapping[str, Sequence[float]]) -> list[Row]:
+    """A row a method; of the best federated one also whether it met its goals."""
+    rows = {name: row("methods", setting, name, "macro_auc", aucs) for name, aucs in found.items()}
+    best = max(METHODS, key=lambda name: rows[name].mean)
+    alone = max(rows[name].mean for name in rows if name.endswith(" alone"))
+    share = [of / all_ for of, all_ in zip(found[best], found[CENTRALISED], strict=True)]
+    gain = [of - alone for of in found[best]]
+    return [
+        *rows.values(),
+        row("methods", setting, best, "share of centralised macro_auc", share, goal=SHARE),
+        row("methods", setting, best, "macro_auc above the best single site", gain, goal=0.0),
+    ]
+
+
+def main(settings: Sequence[str] = tuple(SETTINGS), workers: int = 2) -> list[Row]:
+    """Every method in every setting with every seed, on so many processes."""
+    for setting in settings:  # before the processes begin, which would all make them
+        made(federation(setting, SEED), FOLDER / setting.replace(" ", "-"), SEED)
+    jobs = list(product(settings, (CENTRALISED, *METHODS), SEEDS))
+    found: dict[str, dict[str, list[float]]] = {setting: {} for setting in settings}
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for (setting, _, _), scores in zip(
+            jobs, pool.map(score, *zip(*jobs, strict=True)), strict=True
+        ):
+            for name, auc in scores.items():
+                found[setting].setdefault(name, []).append(auc)
+                print(f"{setting}: {name} {auc:.3f}", flush=True)
+    return [r for setting in settings for r in judged(setting, found[setting])]
