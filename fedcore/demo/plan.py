@@ -88,33 +88,27 @@ def _secure(fields: Fields, mode: str) -> None:
 
 
 def _compress(fields: Fields) -> None:
-    """The signs of the largest tenth up, and of somewhat more down. In the last quarter of the
-    rounds two bits of every value: what feedback still holds at the end would be lost, what coding
-    left in the params be released, and no later training makes up for either.
+    """The signs of the largest fifth each way. In the last round a few bits of every value: what
+    feedback still holds would be lost, and what coding left in the params be released.
 
     A sum behind masks carries values, not signs: a third of them then, in 2 bytes each.
     """
+    signs = {"stage": "quantise", "bits": 1}
+    last = {"down": [{"stage": "quantise", "bits": 6}]}
     secure = fields.get("secure_aggregation", {})
     if secure.get("mode", "none") == "none":
-        two_bits = [{"stage": "quantise", "bits": 2}]
-        how = {
-            "up": _signs(0.1),
-            "down": _signs(0.15),
-            "last": {"rounds": max(1, round(fields["rounds"] / 4)),
-                     "up": two_bits, "down": two_bits},
-        }  # fmt: skip
+        up = [{"stage": "top_k", "share": 0.2}, signs]
+        last["up"] = [{"stage": "quantise", "bits": 4}]
     else:
-        how = {
-            "up": [{"stage": "subsample", "every": 3}],
-            "down": _signs(0.2),
-            "last": {"down": [{"stage": "quantise", "bits": 6}]},
-        }
+        up = [{"stage": "subsample", "every": 3}]
         secure["bits"] = min(secure.get("bits", 14), 14)
-    fields["compression"] = {**how, "feedback": True, "container": "zstd"}
-
-
-def _signs(share: float) -> list[Fields]:
-    return [{"stage": "top_k", "share": share}, {"stage": "quantise", "bits": 1}]
+    fields["compression"] = {
+        "up": up,
+        "down": [{"stage": "top_k", "share": 0.2}, signs],
+        "feedback": True,
+        "container": "zstd",
+        "last": last,
+    }
 
 
 def _bound_weights(fields: Fields) -> None:
