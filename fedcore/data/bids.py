@@ -3,7 +3,8 @@
 This is the built-in dataset function (``fedcore.data.bids:dataset``). Layout:
 ``participants.tsv`` and ``sub-*/[ses-*/]anat|ct|pet/*.nii.gz``, as in https://bids.neuroimaging.io.
 Names of subjects and files stay in the objects made here; what may leave the site is the
-``summary``, which holds counts.
+``summary``, which holds counts. Of a segmentation (``task.target``) the outlines lie beside, below
+``derivatives/``; who has none is left out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from fedcore.config.task import Task
-from fedcore.data import consent, layout, participants, quarantine, verdicts
+from fedcore.data import consent, layout, masks, participants, quarantine, verdicts
 from fedcore.data.participants import SPLITS, Participants, split_of
 from fedcore.data.preparation import Pipeline, Prepared
 from fedcore.data.prepared import Folder, Kept
@@ -42,11 +43,14 @@ _READERS = 4  # threads: reading waits for the store, and unzipping lets other t
 
 @dataclass(frozen=True)
 class Example:
-    """One subject: images (1, X, Y, Z) of the modalities it has, in the order of the plan."""
+    """One subject: images (1, X, Y, Z) of the modalities it has, in the order of the plan.
+
+    ``target``: its class; in a segmentation the class of each voxel (X, Y, Z), uint8.
+    """
 
     subject: str
     images: Mapping[str, Tensor]
-    target: int
+    target: int | Tensor
     groups: Mapping[str, str]
 
 
@@ -63,13 +67,14 @@ class BidsDataset:
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, index: int) -> tuple[Inputs, int]:
-        """Modality → float32 image (1, X, Y, Z), only those the subject has; and the class."""
+    def __getitem__(self, index: int) -> tuple[Inputs, int | Tensor]:
+        """Modality → float32 image (1, X, Y, Z), only those the subject has; and the target."""
         example = self.examples[index]
         return dict(example.images), example.target
 
-    def collate(self, items: Sequence[tuple[Inputs, int]]) -> tuple[Inputs, Tensor]:
-        """A batch: by modality (B, 1, X, Y, Z), zero where absent; "present" (B, M); classes (B,).
+    def collate(self, items: Sequence[tuple[Inputs, int | Tensor]]) -> tuple[Inputs, Tensor]:
+        """A batch: by modality (B, 1, X, Y, Z), zero where absent; "present" (B, M); classes (B,),
+        in a segmentation (B, X, Y, Z).
 
         A modality that no item has is not among the inputs. The columns of "present" are all of
         the plan's modalities, in its order.
@@ -84,7 +89,8 @@ class BidsDataset:
         inputs["present"] = torch.tensor(
             [[float(name in images) for name in self.modalities] for images, _ in items]
         )
-        return inputs, torch.tensor([target for _, target in items], dtype=torch.int64)
+        targets = [torch.as_tensor(target) for _, target in items]
+        return inputs, torch.stack(targets).long()
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -134,7 +140,7 @@ def dataset(
     Every image of a subject is resampled to ``shape`` cubic voxels of ``spacing_mm``, whose middle
     is that of the subject's first usable modality, and otherwise prepared as ``task.preprocessing``
     says; the two may be given there instead. ``label``: the column with a name out of
-    ``task.classes``. ``consent_column``: see ``fedcore.data.consent``; None says that consent is
+    ``task.classes``; a segmentation has no use for it. ``consent_column``: see ``fedcore.data.consent``; None says that consent is
     checked before data comes here, and is for the site to accept with the plan. ``fractions``: see
     ``participants.split_of``.
 
@@ -159,7 +165,7 @@ def each(
     *,
     shape: Sequence[int] | None = None,
     spacing_mm: float | None = None,
-    label: str = "diagnosis",
+    label: str | None = "diagnosis",
     prefix: str = "",
     consent_column: str | None = "consent",
     workers: int | None = None,
@@ -175,6 +181,9 @@ def each(
         raise ConfigError("task.modalities is empty: say where each modality's images lie")
     pipeline = Pipeline.of(site.task, shape, spacing_mm)
     root = prefix if prefix == "" or prefix.endswith("/") else f"{prefix}/"
+    outlines = _Outlines(site, root)
+    if site.task.target is not None:
+        label = None
     table = _table(site, root + "participants.tsv", label, consent_column)
     folders = layout.by_subject(site.files.list(f"{root}sub-"), root)
     kept, known = None, verdicts.Verdicts()
@@ -209,10 +218,17 @@ def each(
             reason = "no usable image"
             return Loaded(subject, None, reason, files_left_out, made, keys)
         row = table.rows[subject]
+        if label is not None:
+            target: int | Tensor = site.task.classes.index(row[label])
+        else:
+            target, unused, reason = outlines.of(subject, made, keys)
+            files_left_out = (*files_left_out, *unused)
+            if target is None:
+                return Loaded(subject, None, reason, files_left_out, made, keys)
         example = Example(
             subject,
             {name: torch.from_numpy(image)[None] for name, image in made.images.items()},
-            site.task.classes.index(row[label]),
+            target,
             participants.groups(row, site.task.groups),
         )
         return Loaded(subject, example, None, files_left_out, made, keys)
@@ -234,7 +250,40 @@ def _gather(task: Task, subjects: Sequence[Loaded]) -> BidsDataset:
     )
 
 
-def _table(site: SiteData, key: str, label: str, consent_column: str | None) -> Participants:
+class _Outlines:
+    """The masks of a site's subjects, where the task is a segmentation."""
+
+    def __init__(self, site: SiteData, root: str) -> None:
+        self._target, self._files = site.task.target, site.files
+        self._root, self._folders = "", dict[str, list[str]]()
+        if self._target is not None:
+            self._root = f"{root}{self._target.folder.rstrip('/')}/"
+            self._folders = layout.by_subject(site.files.list(f"{self._root}sub-"), self._root)
+
+    def of(
+        self, subject: str, prepared: Prepared, images: Mapping[str, str]
+    ) -> tuple[Tensor | None, tuple[LeftOut, ...], str | None]:
+        """Each voxel's class (X, Y, Z), or the reason for there being none; and files not used.
+
+        ``images``: the keys of the subject's images, whose session the masks must be of.
+        """
+        assert self._target is not None  # noqa: S101  # the caller has looked
+        folder = f"{self._root}{subject}/"
+        session = layout.session_of(key.partition(f"{subject}/")[2] for key in images.values())
+        paths, surplus = masks.chosen(self._target, self._folders.get(subject, []), session)
+        files, gone = _read(self._files, {name: folder + path for name, path in paths.items()})
+        unused = (*((folder + path, reason) for path, reason in surplus), *gone)
+        try:
+            found = masks.labels(self._target, files, prepared)
+        except DataError as error:
+            log.warning("left out %s: %s", subject, error)
+            return None, unused, error.reason
+        return torch.from_numpy(found), unused, None
+
+
+def _table(
+    site: SiteData, key: str, label: str | None, consent_column: str | None
+) -> Participants:
     try:
         data = site.files.get(key)
     except NotFound as error:
@@ -244,7 +293,8 @@ def _table(site: SiteData, key: str, label: str, consent_column: str | None) -> 
             reason="no participants.tsv",
         ) from error
     table = participants.read(data, source=key)
-    table.require(label, "which holds the label")
+    if label is not None:
+        table.require(label, "which holds the label")
     participants.require_groups(table, site.task.groups)
     if consent_column is None:
         log.warning("consent_column is null: consent is taken to be checked before data comes here")
@@ -263,7 +313,7 @@ def _unusable(
     row: Mapping[str, str],
     paths: Sequence[str],
     site: SiteData,
-    label: str,
+    label: str | None,
     consent_column: str | None,
 ) -> str | None:
     """Why a listed subject is left out before any of its images is read, or None."""
@@ -273,6 +323,8 @@ def _unusable(
             return reason
     if not paths:
         return "no folder"
+    if label is None:
+        return None
     known = participants.value(row, label)
     if known is None:
         return "no label"

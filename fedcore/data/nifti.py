@@ -38,10 +38,11 @@ class Volume(NamedTuple):
     affine: NDArray[np.float64]
 
 
-def read(data: bytes, *, max_bytes: int | None = None) -> Volume:
+def read(data: bytes, *, max_bytes: int | None = None, blank: bool = False) -> Volume:
     """The image in a ``.nii`` or ``.nii.gz`` file, in the orientation closest to RAS+.
 
-    ``max_bytes``: what it may unzip to, instead of MAX_BYTES.
+    ``max_bytes``: what it may unzip to, instead of MAX_BYTES. ``blank``: it may show nothing, as
+    the mask of somebody healthy does.
 
     Voxels that are not finite become the smallest finite value. Raises DataError, and nothing
     else, for a file that is corrupt, empty, not 3-D or not placed in space; its ``reason`` holds
@@ -54,7 +55,7 @@ def read(data: bytes, *, max_bytes: int | None = None) -> Volume:
     voxels = _voxels(header, data).reshape(shape)
     to_ras = io_orientation(affine)  # type: ignore[no-untyped-call]
     return Volume(
-        apply_orientation(_finite(voxels), to_ras),  # type: ignore[no-untyped-call]
+        apply_orientation(_finite(voxels, blank=blank), to_ras),  # type: ignore[no-untyped-call]
         affine @ inv_ornt_aff(to_ras, shape),  # type: ignore[no-untyped-call]
     )
 
@@ -151,12 +152,12 @@ def _voxels(header: Any, data: bytes) -> NDArray[np.float32]:
         raise DataError(f"the NIfTI header is wrong: {error}", reason="corrupt") from error
 
 
-def _finite(voxels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Raises DataError if there is nothing to see."""
+def _finite(voxels: NDArray[np.float32], *, blank: bool) -> NDArray[np.float32]:
+    """Raises DataError if there is nothing to see, unless that may be."""
     finite = np.isfinite(voxels)
     if not finite.any():
         raise DataError("no voxel is finite", reason="empty")
     lowest = voxels.min(where=finite, initial=np.inf)
-    if lowest == voxels.max(where=finite, initial=-np.inf):
+    if lowest == voxels.max(where=finite, initial=-np.inf) and not blank:
         raise DataError(f"every finite voxel is {lowest:g}", reason="empty")
     return voxels if finite.all() else np.where(finite, voxels, lowest)

@@ -20,6 +20,7 @@ from typing import Self, TypeVar
 import numpy as np
 
 from fedcore import __version__
+from fedcore.data.layout import MASKS
 from fedcore.errors import ConfigError, DataError
 from fedcore.imports import records, table, writer
 from fedcore.imports.convert import readable
@@ -174,7 +175,7 @@ class _Subject:
         """Remove what an import that was killed left: files of no record."""
         claimed = {file for record in self.records for o in record.outcomes for file in o.files}
         store = self.site.store
-        for prefix in (f"{self.name}/", f"{records.MASKS}{self.name}/"):
+        for prefix in (f"{self.name}/", f"{MASKS}{self.name}/"):
             for key in list(store.list(prefix)):
                 if key not in claimed:
                     store.delete(key)
