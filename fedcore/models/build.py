@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from fedcore.config.task import Task
 from fedcore.errors import ConfigError
+from fedcore.models.decision import MeanOfDecisions, Stacked, WeightsOfDecisions
 from fedcore.models.encoders import ConvEncoder
-from fedcore.models.fusion import AttentionFusion, SumFusion
+from fedcore.models.fusion import (
+    AttentionFusion,
+    ConcatenationFusion,
+    CrossAttentionFusion,
+    SumFusion,
+)
 from fedcore.models.heads import ClassificationHead
 
-Fusion = AttentionFusion | SumFusion
+Fusion = Literal[
+    "sum", "concatenation", "attention", "cross_attention",
+    "decision_mean", "decision_weights", "decision_stacking",
+]  # fmt: skip
 
 
 class MultimodalClassifier(nn.Module):
@@ -26,7 +35,7 @@ class MultimodalClassifier(nn.Module):
     def __init__(
         self,
         encoder: Mapping[str, nn.Module],
-        fusion: Fusion,
+        fusion: nn.Module,
         head: nn.Module,
         *,
         modality_dropout: float,
@@ -77,7 +86,7 @@ def classifier(
     *,
     width: int = 8,
     features: int = 32,
-    fusion: Literal["sum", "attention"] = "sum",
+    fusion: Fusion = "sum",
     dropout: float = 0.0,
     modality_dropout: float = 0.0,
     flip: bool = True,
@@ -85,6 +94,7 @@ def classifier(
     """The built-in model of a task with image modalities. Its weights come from torch's generator.
 
     ``width``: channels of an encoder's first stage. ``features``: size of a modality's vector.
+    ``fusion``: see ``docs/models.md``; of decisions, neither ``features`` nor ``dropout`` count.
     ``modality_dropout``: while training, the chance to hide each modality that a subject has; one
     always stays. ``flip``: while training, mirror every other head left to right. Raises
     ConfigError when an argument or the task does not fit.
@@ -96,19 +106,39 @@ def classifier(
         raise ConfigError("task.model: width must be a positive multiple of 4, features positive")
     if not (0 <= dropout < 1 and 0 <= modality_dropout < 1):
         raise ConfigError("task.model: dropout and modality_dropout must lie in [0, 1)")
-    encoders = {name: ConvEncoder(width, features) for name in modalities}
-    head = ClassificationHead(features, len(task.classes), dropout=dropout)
+    size, joined, head = _joined(fusion, features, len(task.classes), dropout)
+    encoders: dict[str, nn.Module] = {name: ConvEncoder(width, size) for name in modalities}
+    if fusion == "decision_stacking":
+        encoders = {name: Stacked(model, size) for name, model in encoders.items()}
     return MultimodalClassifier(
-        encoders, _fusion(fusion, features), head, modality_dropout=modality_dropout, flip=flip
+        encoders, joined, head, modality_dropout=modality_dropout, flip=flip
     )
 
 
-def _fusion(kind: str, features: int) -> Fusion:
-    if kind == "sum":
-        return SumFusion()
-    if kind == "attention":
-        return AttentionFusion(features)
-    raise ConfigError(f"task.model: fusion {kind!r} is unknown; use sum or attention")
+def _joined(
+    kind: str, features: int, classes: int, dropout: float
+) -> tuple[int, nn.Module, nn.Module]:
+    """The size of the encoders' vectors, what fuses them, and what makes logits of that."""
+    match kind:
+        case "sum":
+            fusion: nn.Module = SumFusion()
+        case "concatenation":
+            fusion = ConcatenationFusion()
+        case "attention":
+            fusion = AttentionFusion(features)
+        case "cross_attention":
+            fusion = CrossAttentionFusion(features)
+        case "decision_mean":
+            return classes, MeanOfDecisions(), nn.Identity()
+        case "decision_weights":
+            return classes + 1, WeightsOfDecisions(), nn.Identity()
+        case "decision_stacking":
+            return classes, SumFusion(), nn.Identity()
+        case _:
+            raise ConfigError(
+                f"task.model: fusion {kind!r} is unknown; use one of {', '.join(get_args(Fusion))}"
+            )
+    return features, fusion, ClassificationHead(features, classes, dropout=dropout)
 
 
 def _by_subject(column: Tensor) -> Tensor:

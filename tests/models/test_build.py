@@ -1,6 +1,6 @@
 from collections.abc import Callable
 from itertools import product
-from typing import Literal
+from typing import get_args
 
 import pytest
 import torch
@@ -8,25 +8,36 @@ from torch import Tensor, nn
 
 from fedcore.config.task import Task
 from fedcore.errors import ConfigError
-from fedcore.models.build import MultimodalClassifier, classifier
-from fedcore.models.fusion import AttentionFusion
+from fedcore.models.build import Fusion, MultimodalClassifier, classifier
+from fedcore.models.mend import mended
 from fedcore.params import modules
 
 Make = Callable[..., dict[str, Tensor]]
 EVERY_PATTERN = [list(pattern) for pattern in product([0, 1], repeat=3)]
 
 
-@pytest.fixture(params=["attention", "sum"])
+@pytest.fixture(params=get_args(Fusion))
 def model(request: pytest.FixtureRequest, task: Task) -> MultimodalClassifier:
     torch.manual_seed(0)
-    fusion: Literal["attention", "sum"] = request.param
-    return classifier(task, width=4, fusion=fusion)
+    return classifier(task, width=4, fusion=request.param)
 
 
-def test_modules_are_the_encoders_the_fusion_and_the_head(model: MultimodalClassifier) -> None:
-    names = [name for name, _ in model.named_parameters()]
-    own = ("fusion",) if isinstance(model.fusion, AttentionFusion) else ()
-    assert modules(names) == ("encoder.flair", "encoder.pet", "encoder.t1ce", *own, "head")
+@pytest.mark.parametrize("fusion", get_args(Fusion))
+def test_modules_are_the_encoders_and_what_they_share(task: Task, fusion: Fusion) -> None:
+    names = [name for name, _ in classifier(task, width=4, fusion=fusion).named_parameters()]
+    joined = ["fusion"] if "attention" in fusion else []
+    head = [] if fusion.startswith("decision") else ["head"]
+    encoders = [f"encoder.{name}" for name in ("flair", "pet", "t1ce")]
+    assert modules(names) == tuple(encoders + joined + head)
+
+
+@pytest.mark.parametrize("fusion", get_args(Fusion))
+def test_every_fusion_is_fit_for_gradients_of_single_subjects(
+    task: Task, make_inputs: Make, fusion: Fusion
+) -> None:
+    model = classifier(task, width=4, fusion=fusion)
+    inputs = make_inputs([[1, 1, 0]])
+    torch.testing.assert_close(mended(model).eval()(inputs), model.eval()(inputs))
 
 
 def test_no_normalisation_over_the_batch(model: MultimodalClassifier) -> None:
@@ -82,7 +93,7 @@ def test_a_modality_that_is_not_given_has_no_gradient(
     del inputs["pet"]
     model(inputs).sum().backward()
     reached = modules(name for name, p in model.named_parameters() if p.grad is not None)
-    assert set(reached) - {"fusion"} == {"encoder.flair", "encoder.t1ce", "head"}
+    assert set(reached) - {"fusion", "head"} == {"encoder.flair", "encoder.t1ce"}
 
 
 def test_modality_dropout_hides_in_training_only_and_never_everything(
@@ -129,7 +140,8 @@ def test_flip_mirrors_left_and_right_of_all_modalities_alike_in_training_only(
         ({"width": 0}, "positive multiple of 4"),
         ({"dropout": 1.0}, r"\[0, 1\)"),
         ({"modality_dropout": -0.1}, r"\[0, 1\)"),
-        ({"fusion": "median"}, "sum or attention"),
+        ({"fusion": "median"}, "use one of sum, concatenation"),
+        ({"fusion": "cross_attention", "features": 6}, "multiples of 4"),
     ],
 )
 def test_arguments_that_do_not_fit_are_named(

@@ -1,5 +1,7 @@
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import onnxruntime
@@ -8,15 +10,15 @@ import torch
 from torch import Tensor
 
 from fedcore.config.task import Task
-from fedcore.models.build import classifier
+from fedcore.models.build import Fusion, classifier
 
 
-@pytest.mark.parametrize("fusion", ["attention", "sum"])
+@pytest.mark.parametrize("fusion", get_args(Fusion))
 def test_the_classifier_exports_with_a_free_batch_and_agrees(
-    task: Task, make_inputs: Callable[..., dict[str, Tensor]], tmp_path: Path, fusion: str
+    task: Task, make_inputs: Callable[..., dict[str, Tensor]], tmp_path: Path, fusion: Fusion
 ) -> None:
     torch.manual_seed(0)
-    model = classifier(task, width=4, fusion=fusion, modality_dropout=0.2).eval()  # type: ignore[arg-type]
+    model = classifier(task, width=4, fusion=fusion, modality_dropout=0.2).eval()
     example = make_inputs([[1, 1, 1], [1, 0, 1]])
     path = tmp_path / "model.onnx"
     torch.onnx.export(
@@ -32,7 +34,8 @@ def test_the_classifier_exports_with_a_free_batch_and_agrees(
     )
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert [node.name for node in session.get_inputs()] == list(example)
-    for present in ([[1, 0, 0]], [[0, 1, 1], [1, 1, 1], [0, 0, 0]], [[1, 1, 0]] * 5):
+    every_pattern = [list(pattern) for pattern in product([0, 1], repeat=3)]
+    for present in ([[1, 0, 0]], every_pattern):
         inputs = make_inputs(present, seed=7)
         expected = model(inputs).detach().numpy()
         (logits,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
