@@ -46,6 +46,7 @@ def illegal_combinations(plan: Plan) -> list[str]:
         )
     return [
         *faults,
+        *_against_gates(plan),
         *_without_effect_on_the_server(plan.aggregation),
         *_against_compression(plan),
         *_against_robust_rules(plan),
@@ -55,6 +56,18 @@ def illegal_combinations(plan: Plan) -> list[str]:
         *_against_secure_aggregation(plan),
         *_against_hidden_statistics(plan),
     ]
+
+
+def _against_gates(plan: Plan) -> list[str]:
+    """Gates that ask for a figure that the task does not have."""
+    segments = plan.task.target is not None
+    foreign = (
+        {"min_macro_auc", "min_accuracy", "min_site_auc"} if segments
+        else {"min_dice", "min_site_dice"}
+    )  # fmt: skip
+    what = "a segmentation (task.target) has none" if segments else "needs task.target: it is of "
+    what += "" if segments else "a segmentation"
+    return [f"gates: {name} {what}; remove it" for name in plan.gates.asked() if name in foreign]
 
 
 def _against_noise_in_shares(plan: Plan) -> list[str]:
@@ -380,7 +393,7 @@ def _against_hidden_statistics(plan: Plan) -> list[str]:
             f"{where}statistics cannot go with task.groups: what is summed has one layout for all "
             "sites, and which groups a site has is not told; remove groups, or statistics"
         )
-    for gate in ("min_site_auc", "max_group_gap"):
+    for gate in ("min_site_auc", "min_site_dice", "max_group_gap"):
         if gate in plan.gates.asked():
             faults.append(
                 f"gates: {gate} cannot be asked with secure_aggregation.statistics, because nobody "

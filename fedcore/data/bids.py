@@ -140,9 +140,9 @@ def dataset(
     Every image of a subject is resampled to ``shape`` cubic voxels of ``spacing_mm``, whose middle
     is that of the subject's first usable modality, and otherwise prepared as ``task.preprocessing``
     says; the two may be given there instead. ``label``: the column with a name out of
-    ``task.classes``; a segmentation has no use for it. ``consent_column``: see ``fedcore.data.consent``; None says that consent is
-    checked before data comes here, and is for the site to accept with the plan. ``fractions``: see
-    ``participants.split_of``.
+    ``task.classes``; a segmentation has no use for it. ``consent_column``: see
+    ``fedcore.data.consent``; None says that consent is checked before data comes here, and is for
+    the site to accept with the plan. ``fractions``: see ``participants.split_of``.
 
     Raises ConfigError for arguments that do not fit, DataError if ``participants.tsv`` is missing
     or lacks a column. One bad file or subject is left out, with its reason, and never raises.
@@ -219,12 +219,12 @@ def each(
             return Loaded(subject, None, reason, files_left_out, made, keys)
         row = table.rows[subject]
         if label is not None:
-            target: int | Tensor = site.task.classes.index(row[label])
+            target: int | Tensor | None = site.task.classes.index(row[label])
         else:
             target, unused, reason = outlines.of(subject, made, keys)
             files_left_out = (*files_left_out, *unused)
-            if target is None:
-                return Loaded(subject, None, reason, files_left_out, made, keys)
+        if target is None:
+            return Loaded(subject, None, reason, files_left_out, made, keys)
         example = Example(
             subject,
             {name: torch.from_numpy(image)[None] for name, image in made.images.items()},

@@ -27,12 +27,11 @@ def chosen(
     Those of the images' ``session`` alone; of several the first by name.
     """
     patterns = {name: session + of.path for name, of in target.structures.items()}
-    found, surplus = {}, []
+    found, surplus = dict[str, str](), list[tuple[str, str]]()
     for name, pattern in patterns.items():
-        first, *further = [path for path in paths if layout.fits(path, pattern)] or [None]
-        if first is not None:
-            found[name] = first
-        surplus += [(path, "further mask") for path in further if path is not None]
+        matches = [path for path in paths if layout.fits(path, pattern)]
+        found |= {name: path for path in matches[:1]}
+        surplus += [(path, "further mask") for path in matches[1:]]
     return found, surplus
 
 

@@ -167,8 +167,8 @@ def by_structure(counts: Counts) -> dict[str, Estimates]:
         pooled = np.where(true > 0, 2 * both / (true + called), np.nan)
     unknown = np.full_like(pooled, np.nan)
     return {
-        "dice": intervals.mean(*sums[0], has),
-        "sensitivity": intervals.mean(*sums[1], has),
+        "dice": intervals.mean_of(sums[0, 0], sums[0, 1], has),
+        "sensitivity": intervals.mean_of(sums[1, 0], sums[1, 1], has),
         "specificity": intervals.wilson(without - false_alarms, without),
         "pooled_dice": Estimates(pooled, unknown, unknown),
     }

@@ -32,9 +32,10 @@ def collect(
     """What ``counted`` gives of all subjects, and of each group that may be shown.
 
     ``counted`` is given the subjects of a slice, and those of each of its attribute's groups (for
-    ``all``, that one), out of which it may have to hold something back itself. A group of fewer than ``min_cell`` subjects is held back, and so is the next larger one of the
-    attribute where those held back would be fewer than ``min_cell`` in all. Raises ConfigError
-    where an attribute's name holds ``=``, DataError where a group does not fit the subjects.
+    ``all``, that one), out of which it may have to hold something back itself. A group of fewer
+    than ``min_cell`` subjects is held back, and so is the next larger one of the attribute where
+    those held back would be fewer than ``min_cell`` in all. Raises ConfigError where an attribute's
+    name holds ``=``, DataError where a group does not fit the subjects.
     """
     everyone = np.ones(num_subjects, np.bool_)
     statistics = _keyed("all", counted(everyone, [everyone]))

@@ -9,6 +9,7 @@ https://arxiv.org/abs/1907.11150) do it, without the latter's variational part.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -128,7 +129,7 @@ class Decoder(nn.Module):
 
     def __init__(self, widths: Sequence[int]) -> None:
         super().__init__()
-        joints = list(zip(widths, widths[1:], strict=False))
+        joints = list(pairwise(widths))
         self.stages = nn.ModuleList(
             block(fine + coarse, fine, size=1 if scale == 0 else 3)
             for scale, (fine, coarse) in enumerate(joints)

@@ -21,7 +21,7 @@ def dice_ce(outputs: Tensor, targets: Tensor, **arguments: Any) -> Tensor:
 
 @cache
 def _dice_ce(**arguments: Any) -> nn.Module:
-    from monai.losses import DiceCELoss  # takes seconds, and only segmentations need it
+    from monai.losses.dice import DiceCELoss  # takes seconds, and only segmentations need it
 
     settings: dict[str, Any] = {"to_onehot_y": True, "softmax": True, "include_background": False}
     return DiceCELoss(**settings | arguments)
