@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from fedcore.config.section import Function, Name, Section, Size
+
+Kind = Literal["mr", "ct", "pet", "oct", "fundus"]
 
 
 class Modality(Section):
     """Where a subject's image of one modality lies, and how its intensities are to be read."""
 
     path: str = Field(description="glob below the subject's folder, e.g. anat/*_FLAIR.nii.gz")
-    kind: Literal["mr", "ct", "pet"]
+    kind: Kind
     window: tuple[float, float] | None = Field(
         default=None, description="CT: HU window; PET: SUV range. Mapped to [0, 1] and clipped"
     )
@@ -27,12 +29,36 @@ class Modality(Section):
         default=None, description="nyul: where the 1st, 10th, 20th … 90th and 99th percentile go; "
         "`fedcore site landmarks` learns them"
     )  # fmt: skip
+    shape: Annotated[list[Size], Field(min_length=2, max_length=3)] | None = Field(
+        default=None, description="oct: voxels of its grid; fundus: pixels, [X, Y]. MR, CT and PET "
+        "share the grid of the dataset"
+    )  # fmt: skip
+    spacing_mm: Annotated[list[PositiveFloat], Field(min_length=3, max_length=3)] | None = Field(
+        default=None, description="oct: edges of a voxel, [X, Y, Z] with Y in depth"
+    )
+
+    @property
+    def dimensions(self) -> int:
+        """Of an image's space: a fundus photo has 2."""
+        return 2 if self.kind == "fundus" else 3
+
+    @property
+    def channels(self) -> int:
+        """Of an image: a fundus photo has 3 colours."""
+        return 3 if self.kind == "fundus" else 1
+
+    @property
+    def shares_grid(self) -> bool:
+        """Whether its place in the patient is known, so that all such images share one grid."""
+        return self.kind in ("mr", "ct", "pet")
 
     @model_validator(mode="after")
     def _window_belongs(self) -> Self:
-        if self.kind == "mr" and self.window is not None:
-            raise ValueError("MR intensities are relative: window is for CT (HU) and PET (SUV)")
-        if self.kind != "mr" and self.window is None:
+        if self.kind not in ("ct", "pet") and self.window is not None:
+            raise ValueError(
+                f"{self.kind.upper()} intensities are relative: window is for CT (HU) and PET (SUV)"
+            )
+        if self.kind in ("ct", "pet") and self.window is None:
             unit = "HU" if self.kind == "ct" else "SUV"
             raise ValueError(f"a {self.kind} modality needs window: [low, high] in {unit}")
         if self.window is not None and self.window[0] >= self.window[1]:
@@ -42,7 +68,7 @@ class Modality(Section):
     @model_validator(mode="after")
     def _landmarks_belong(self) -> Self:
         if self.kind != "mr" and self.normalise != "z-score":
-            raise ValueError(f"normalise is for MR: a {self.kind} modality has its window")
+            raise ValueError(f"normalise is for MR: {self.kind} has its own way")
         if (self.normalise == "nyul") != (self.landmarks is not None):
             raise ValueError(
                 "normalise: nyul and landmarks go together: the standard is the plan's, so that "
@@ -50,6 +76,26 @@ class Modality(Section):
             )
         if self.landmarks is not None and any(a >= b for a, b in pairwise(self.landmarks)):
             raise ValueError("landmarks must rise: they are percentiles")
+        return self
+
+    @model_validator(mode="after")
+    def _grid_belongs(self) -> Self:
+        if self.shares_grid and (self.shape is not None or self.spacing_mm is not None):
+            raise ValueError(
+                f"shape and spacing_mm here are for oct and fundus: {self.kind} shares the grid of "
+                "task.preprocessing, or of the dataset's arguments"
+            )
+        sizes = len(self.shape or ())
+        if self.kind == "oct" and (sizes != 3 or self.spacing_mm is None):
+            raise ValueError(
+                "an oct modality needs a grid of its own: shape: [X, Y, Z] and spacing_mm: "
+                "[X, Y, Z], with Y in depth"
+            )
+        if self.kind == "fundus" and (sizes != 2 or self.spacing_mm is not None):
+            raise ValueError(
+                "a fundus modality needs shape: [X, Y] in pixels and no spacing_mm: a photo says "
+                "nothing of millimetres, its field of view fills the shape"
+            )
         return self
 
 
@@ -180,6 +226,12 @@ class Task(Section):
                 f"target: structures ({', '.join(target.structures)}) must be the classes after "
                 f"the first, which is the background ({', '.join(self.classes[1:])}), in order"
             )
+        apart = [name for name, modality in self.modalities.items() if not modality.shares_grid]
+        if apart:
+            raise ValueError(
+                f"target: outlines lie on the grid that mr, ct and pet share, and {apart[0]} has "
+                "its own; leave it out"
+            )
         if target.drawn_on is not None and target.drawn_on not in self.modalities:
             raise ValueError(
                 f"target: drawn_on {target.drawn_on!r} is none of the modalities "
@@ -202,6 +254,11 @@ class Task(Section):
             raise ValueError(
                 f"preprocessing: reference {how.reference!r} is none of the modalities "
                 f"({', '.join(self.modalities)})"
+            )
+        if how.reference is not None and not self.modalities[how.reference].shares_grid:
+            raise ValueError(
+                f"preprocessing: reference {how.reference!r} has a grid of its own; it must be an "
+                "mr, ct or pet modality"
             )
         for field in ("shape", "spacing_mm"):
             if getattr(how, field) is not None and field in self.dataset.arguments:

@@ -53,7 +53,11 @@ def told(entry: Mapping[str, Any]) -> list[str]:
             case "align":
                 lines.append(_alignment(step))
             case "resample":
-                lines.append(f"{' x '.join(map(str, step['shape']))} of {step['spacing_mm']:g} mm")
+                edges = " x ".join(f"{edge:g}" for edge in np.ravel(step["spacing_mm"]))
+                lines.append(f"{' x '.join(map(str, step['shape']))} of {edges} mm")
+            case "frame":
+                taken, shape = (" x ".join(map(str, step[name])) for name in ("taken", "shape"))
+                lines.append(f"{taken} pixels, field of view to {shape}")
             case "normalise":
                 lines.append(_intensities(step))
     return lines

@@ -7,11 +7,11 @@ and what surrounds it are equally bright over a broad front. ``doubts`` says whe
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from fedcore.config.task import Kind
 
 FloatArray = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -29,7 +29,7 @@ _EDGE_MM = 1.0  # what wearing down and growing back takes away at the edge
 _SULCUS_MM = 4.0  # half of the widest fold that is filled
 
 
-def head(image: FloatArray, kind: Literal["mr", "ct", "pet"]) -> Mask:
+def head(image: FloatArray, kind: Kind) -> Mask:
     """The body in ``image`` (X, Y, Z), holes filled slice by slice.
 
     MR and PET: above a tenth of the way from the 2nd to the 98th percentile (BET, Smith 2002);
@@ -44,7 +44,7 @@ def head(image: FloatArray, kind: Literal["mr", "ct", "pet"]) -> Mask:
     return _filled(found)
 
 
-def brain(image: FloatArray, kind: Literal["mr", "ct", "pet"], spacing_mm: float) -> Mask:
+def brain(image: FloatArray, kind: Kind, spacing_mm: float) -> Mask:
     """The brain in ``image`` (X, Y, Z) with cubic voxels. All False where none is found.
 
     What is as bright as brain is worn down until the bridges to the rest break; of the pieces the

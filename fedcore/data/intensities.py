@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.config.task import Kind
 from fedcore.errors import DataError
 
 FloatArray = NDArray[np.float32]
@@ -22,7 +22,7 @@ _NOTHING = {"ct": 0.5, "pet": 0.0}  # what says nothing in a window of [0, 1]; M
 
 def normalise(
     image: FloatArray,
-    kind: Literal["mr", "ct", "pet"],
+    kind: Kind,
     window: Sequence[float] | None = None,
     *,
     landmarks: Sequence[float] | None = None,
@@ -45,7 +45,7 @@ def normalise(
         inside = foreground(image) if mask is None else np.sort(image[mask])
         if inside.size == 0:
             raise DataError("the image has no foreground", reason="no contrast")
-        scaled = _z_score(image, inside) if landmarks is None else nyul(image, inside, landmarks)
+        scaled = z_score(image, inside) if landmarks is None else nyul(image, inside, landmarks)
     else:
         scaled = _windowed(image, kind, window)
     if mask is not None:
@@ -113,7 +113,9 @@ def foreground(image: FloatArray) -> FloatArray:
     return ordered[np.searchsorted(ordered, low + 0.1 * (high - low), side="right") :]
 
 
-def _z_score(image: FloatArray, foreground: FloatArray) -> FloatArray:
+def z_score(image: FloatArray, foreground: FloatArray) -> FloatArray:
+    """``image`` in standard deviations from the mean of ``foreground`` (ascending), clipped to its
+    0.5th and 99.95th percentile. Raises DataError if there is no contrast."""
     low, high = percentiles(foreground, _CLIP)
     inside = foreground.clip(low, high).astype(np.float64)
     _require_contrast(inside)

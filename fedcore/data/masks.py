@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,22 +13,58 @@ from fedcore.config.task import Structure, Target
 from fedcore.data import layout, nifti
 from fedcore.data.preparation import Prepared
 from fedcore.data.preprocess import Affine, resample_labels
-from fedcore.errors import DataError
+from fedcore.data.site import Files
+from fedcore.errors import DataError, NotFound
 
 Labels = NDArray[np.uint8]
 
-NO_MASK = "no mask"
+LeftOut = tuple[str, str]
+"""A file's key, and why it is not used."""
+
+
+@dataclass(frozen=True)
+class Outlines:
+    """Where the outlines of a site's subjects lie. ``folders``: subject → paths below its own."""
+
+    target: Target
+    files: Files
+    root: str
+    folders: Mapping[str, Sequence[str]]
+
+    @classmethod
+    def of(cls, target: Target, files: Files, root: str) -> Self:
+        """Look for the files of a dataset below ``root``, and read none."""
+        root = f"{root}{target.folder.rstrip('/')}/"
+        return cls(target, files, root, layout.by_subject(files.list(f"{root}sub-"), root))
+
+    def labels(
+        self, subject: str, prepared: Prepared, images: Mapping[str, str]
+    ) -> tuple[Labels, list[LeftOut]]:
+        """Each voxel's class, as ``labels`` gives it, and masks that are not used.
+
+        ``images``: the keys of the subject's images, whose session the masks must be of. Raises
+        DataError as ``labels``.
+        """
+        session = layout.session_of(key.partition(f"{subject}/")[2] for key in images.values())
+        paths, surplus = chosen(self.target, self.folders.get(subject, ()), session)
+        folder = f"{self.root}{subject}/"
+        try:
+            found = {name: self.files.get(folder + path) for name, path in paths.items()}
+        except NotFound as error:
+            raise DataError(str(error), reason="gone while reading") from error
+        unused = [(folder + path, reason) for path, reason in surplus]
+        return labels(self.target, found, prepared), unused
 
 
 def chosen(
     target: Target, paths: Sequence[str], session: str
-) -> tuple[dict[str, str], list[tuple[str, str]]]:
+) -> tuple[dict[str, str], list[LeftOut]]:
     """Structure → its file among a subject's ``paths``, and (path, reason) of those not used.
 
     Those of the images' ``session`` alone; of several the first by name.
     """
     patterns = {name: session + of.path for name, of in target.structures.items()}
-    found, surplus = dict[str, str](), list[tuple[str, str]]()
+    found, surplus = dict[str, str](), list[LeftOut]()
     for name, pattern in patterns.items():
         matches = [path for path in paths if layout.fits(path, pattern)]
         found |= {name: path for path in matches[:1]}
@@ -43,7 +80,7 @@ def labels(target: Target, files: Mapping[str, bytes], prepared: Prepared) -> La
     drawn on one grid.
     """
     if not files or prepared.grid is None:
-        raise DataError("nobody drew an outline", reason=NO_MASK)
+        raise DataError("nobody drew an outline", reason="no mask")
     volumes = {name: _read(name, data) for name, data in files.items()}
     first = next(iter(volumes.values()))
     painted = np.zeros(first.voxels.shape, np.uint8)

@@ -26,6 +26,9 @@ MAX_BYTES = 2**31
 VOXEL_MM = (0.1, 20.0)
 """Edge lengths outside of which a voxel's size is taken for a mistake."""
 
+OCT_VOXEL_MM = (0.001, 1.0)
+"""The same of an OCT volume: some 4 µm in depth, up to 0.25 mm from one B-scan to the next."""
+
 _GZIP = b"\x1f\x8b"
 _WINDOW_BITS_GZIP = 31
 _MIN_VOLUME_RATIO = 0.1  # of a voxel to the box of its edges; 0.87 for a gantry tilted by 30°
@@ -38,11 +41,14 @@ class Volume(NamedTuple):
     affine: NDArray[np.float64]
 
 
-def read(data: bytes, *, max_bytes: int | None = None, blank: bool = False) -> Volume:
+def read(
+    data: bytes, *, max_bytes: int | None = None, voxel_mm: tuple[float, float] = VOXEL_MM,
+    blank: bool = False,
+) -> Volume:  # fmt: skip
     """The image in a ``.nii`` or ``.nii.gz`` file, in the orientation closest to RAS+.
 
-    ``max_bytes``: what it may unzip to, instead of MAX_BYTES. ``blank``: it may show nothing, as
-    the mask of somebody healthy does.
+    ``max_bytes``: what it may unzip to, instead of MAX_BYTES. ``voxel_mm``: edges taken for real.
+    ``blank``: it may show nothing, as the mask of somebody healthy does.
 
     Voxels that are not finite become the smallest finite value. Raises DataError, and nothing
     else, for a file that is corrupt, empty, not 3-D or not placed in space; its ``reason`` holds
@@ -51,7 +57,7 @@ def read(data: bytes, *, max_bytes: int | None = None, blank: bool = False) -> V
     data = _unzipped(data, max_bytes or MAX_BYTES)
     header = _header(data)
     shape = _shape(header)
-    affine = _affine(header)
+    affine = _affine(header, voxel_mm)
     voxels = _voxels(header, data).reshape(shape)
     to_ras = io_orientation(affine)  # type: ignore[no-untyped-call]
     return Volume(
@@ -106,7 +112,7 @@ def _shape(header: Any) -> tuple[int, ...]:
     return shape[:3]
 
 
-def _affine(header: Any) -> NDArray[np.float64]:
+def _affine(header: Any, voxel_mm: tuple[float, float]) -> NDArray[np.float64]:
     if header["sform_code"] == 0 and header["qform_code"] == 0:
         raise DataError("neither sform nor qform is set", reason="no orientation")
     try:
@@ -121,7 +127,7 @@ def _affine(header: Any) -> NDArray[np.float64]:
     if not np.isfinite(affine).all():
         raise DataError("the affine is not finite", reason="bad affine")
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
-    low, high = VOXEL_MM
+    low, high = voxel_mm
     if sizes.min() < low or sizes.max() > high:
         raise DataError(
             f"voxels of {sizes.round(3).tolist()} mm; {low} to {high} are taken for real",

@@ -1,6 +1,6 @@
 """A subject's modalities on one grid as one picture: side by side, and laid over the first.
 
-For humans at the site: a picture shows a patient, and stays there. Needs Pillow (extra ``site``).
+For humans at the site: a picture shows a patient, and stays there.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from fedcore.data.preprocess import Affine, covering_grid, resample, resample_mask
-from fedcore.errors import ConfigError
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -71,7 +71,7 @@ def panel(
     the grid of their modality's image, are outlined, the first one's on the overlays too.
     ``notes``: what was done to each, in lines below its column.
 
-    Raises ValueError without an image, ConfigError where Pillow is not installed.
+    Raises ValueError without an image.
     """
     if not images:
         raise ValueError("a picture needs an image")
@@ -128,12 +128,8 @@ def _drawn(
     notes: Mapping[str, Sequence[str]],
     title: str,
 ) -> bytes:
-    try:
-        from PIL import Image, ImageDraw, ImageFont
-    except ImportError as error:
-        raise ConfigError("pictures need Pillow: pip install 'fedcore[site]'") from error
     tiles = [
-        {plane: _tile(Image, pixels, (edges or {}).get(plane)) for plane, pixels in shown.items()}
+        {plane: _tile(pixels, (edges or {}).get(plane)) for plane, pixels in shown.items()}
         for _, shown, edges in columns
     ]
     heights = {plane: max(column[plane].height for column in tiles) for plane in tiles[0]}
@@ -163,17 +159,17 @@ def _drawn(
     return data.getvalue()
 
 
-def _tile(image: Any, pixels: NDArray[np.uint8], mask: Mask | None) -> Any:
+def _tile(pixels: NDArray[np.uint8], mask: Mask | None) -> Image.Image:
     """A plane, _TILE wide, with the outline of a mask."""
     size = (_TILE, max(1, round(_TILE * pixels.shape[0] / pixels.shape[1])))
-    tile = image.fromarray(pixels).resize(size, image.Resampling.BICUBIC)
+    tile = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC)
     if mask is None or not mask.any():
         return tile
-    scaled = image.fromarray(mask.astype(np.uint8) * 255).resize(size, image.Resampling.BICUBIC)
+    scaled = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BICUBIC)
     inside = np.asarray(scaled) > 127
     drawn = np.array(tile)
     drawn[inside & ~ndimage.binary_erosion(inside)] = _OUTLINE
-    return image.fromarray(drawn)
+    return Image.fromarray(drawn)
 
 
 def _wrapped(lines: Sequence[str], width: int = 33) -> list[str]:

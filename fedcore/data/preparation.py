@@ -15,10 +15,11 @@ from typing import Any, Literal
 import numpy as np
 
 from fedcore.config.task import Modality, Preprocessing, Task
-from fedcore.data import alignment, brain, intensities, nifti, preprocess, registration
+from fedcore.data import alignment, brain, intensities, nifti, preprocess, registration, retina
+from fedcore.data.history import STEPS, Step, listed, oriented, resampled, step
 from fedcore.data.intensities import Mask
 from fedcore.data.nifti import Volume
-from fedcore.data.preprocess import Affine, FloatArray, Grid
+from fedcore.data.preprocess import FloatArray, Grid
 from fedcore.errors import ConfigError, DataError
 
 Verdict = Literal["accept", "as_scanned", "reject"]
@@ -27,21 +28,20 @@ Verdict = Literal["accept", "as_scanned", "reject"]
 TO_BE_LOOKED_AT, REJECTED = "to be looked at", "rejected"
 """How the reasons of what is left out end, for a doubtful ``alignment`` or ``brain mask``."""
 
-STEPS = {"orient": 1, "align": 1, "brain_mask": 1, "resample": 1, "normalise": 1}
-"""The version of each step's code. One that gives other bits than before counts up, and nothing
-prepared by the old one is used again."""
-
-_LIBRARIES = ("numpy", "scipy", "nibabel")
+_LIBRARIES = ("numpy", "scipy", "nibabel", "pillow")
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Everything that a prepared image depends on, but for the image. ``how`` is the plan's."""
+    """Everything that a prepared image depends on, but for the image. ``how`` is the plan's.
+
+    ``shape``, ``spacing_mm``: of the grid that MR, CT and PET share; None if there is none of them.
+    """
 
     modalities: Mapping[str, Modality]
     how: Preprocessing
-    shape: tuple[int, int, int]
-    spacing_mm: float
+    shape: tuple[int, int, int] | None
+    spacing_mm: float | None
 
     @classmethod
     def of(
@@ -53,6 +53,8 @@ class Pipeline:
         """
         how = task.preprocessing or Preprocessing()
         shape, spacing_mm = shape or how.shape, spacing_mm or how.spacing_mm
+        if not any(modality.shares_grid for modality in task.modalities.values()):
+            return cls(task.modalities, how, None, None)
         if shape is None or spacing_mm is None:
             raise ConfigError(
                 "no grid to bring images onto: give shape and spacing_mm in task.preprocessing, or "
@@ -80,10 +82,17 @@ class Pipeline:
                 for name, modality in sorted(self.modalities.items())
             },
             "how": how,
-            "grid": [*self.shape, self.spacing_mm],
+            "grid": [*(self.shape or ()), self.spacing_mm],
             "steps": STEPS,
         }
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+    def tensors(self, prepared: Prepared) -> dict[str, FloatArray]:
+        """Modality → image with its channels first: (1, X, Y, Z), of a photo (3, X, Y)."""
+        return {
+            name: image if self.modalities[name].dimensions == 2 else image[None]
+            for name, image in prepared.images.items()
+        }
 
     def order(self, names: Sequence[str] | Mapping[str, Any]) -> list[str]:
         """A subject's modalities: the reference first, if it has it, then as in the plan."""
@@ -106,10 +115,11 @@ class Doubt:
 
 @dataclass(frozen=True)
 class Prepared:
-    """One subject. ``images``: modality → float32 (X, Y, Z), in the plan's order.
+    """One subject. ``images``: modality → float32 (X, Y, Z), of a photo (3, X, Y); in plan order.
 
     ``left_out``: modality → (reason that may be counted, what a human is told).
-    ``history``: what was done, step by step, as JSON has it. ``grid`` is None without an image.
+    ``history``: what was done, step by step, as JSON has it. ``grid``: of MR, CT and PET; None
+    without such an image.
     """
 
     images: Mapping[str, FloatArray]
@@ -126,7 +136,7 @@ def prepare(
     *,
     max_bytes: int | None = None,
 ) -> Prepared:
-    """A subject's images as a model takes them, from modality → ``.nii`` or ``.nii.gz``.
+    """A subject's images as a model takes them, from modality → ``.nii``, ``.nii.gz`` or photo.
 
     ``verdicts``: modality → (pair, verdict) of a human. ``max_bytes``: what each may unzip to.
     One bad file is left out, with its reason, and never raises. Raises ConfigError if the plan
@@ -135,7 +145,7 @@ def prepare(
     subject = _Subject(pipeline, files, verdicts or {})
     for name in pipeline.order(files):
         try:
-            subject.add(name, nifti.read(files[name], max_bytes=max_bytes))
+            subject.add(name, files[name], max_bytes)
         except DataError as error:
             subject.left_out[name] = (error.reason, str(error))
     return subject.prepared()
@@ -148,7 +158,10 @@ def pair_of(what: str, reference: bytes, image: bytes) -> str:
 
 
 class _Subject:
-    """One subject's images, one after the other, onto one grid: that of the first of them."""
+    """One subject's images, one after the other, onto one grid: that of the first of them.
+
+    Those that share no grid are prepared each by itself.
+    """
 
     def __init__(
         self,
@@ -160,29 +173,29 @@ class _Subject:
         self._pipeline, self._how = pipeline, pipeline.how
         self._files, self._verdicts = files, verdicts
         self._images: dict[str, FloatArray] = {}
-        self._history: dict[str, list[dict[str, Any]]] = {}
+        self._history: dict[str, list[Step]] = {}
         self._doubts: list[Doubt] = []
         self._reference = ""
         self._grid: Grid | None = None
         self._mask: Mask | None = None
         self._pyramid: registration.Pyramid | None = None
 
-    def add(self, name: str, volume: Volume) -> None:
+    def add(self, name: str, data: bytes, max_bytes: int | None) -> None:
         """Raises DataError where the image is left out."""
         modality = self._pipeline.modalities[name]
-        steps = [_step("orient", to="RAS+", shape=list(volume.voxels.shape),
-                       affine=_listed(volume.affine))]  # fmt: skip
+        if not modality.shares_grid:
+            alone = retina.photo if modality.kind == "fundus" else retina.volume
+            self._images[name], self._history[name] = alone(modality, data, max_bytes)
+            return
+        volume = nifti.read(data, max_bytes=max_bytes)
+        steps = [oriented(volume)]
         if self._grid is None:
             grid, mask = self._onto(name, volume, steps)
         else:
             grid, mask = self._grid, self._mask
             volume = self._aligned(name, volume, steps)
         image = preprocess.resample(*volume, grid)
-        steps.append(
-            _step("resample", shape=list(grid.shape), spacing_mm=grid.spacing_mm,
-                  centre_mm=list(grid.centre_mm), interpolation="trilinear",
-                  outside="the image's minimum")
-        )  # fmt: skip
+        steps.append(resampled(grid))
         if self._reference and image.min() == image.max():
             raise DataError("off the grid", reason=f"no overlap with {self._reference}")
         self._images[name] = self._normalised(image, modality, mask, steps)
@@ -203,18 +216,22 @@ class _Subject:
             grid=self._grid,
             history=tuple(
                 {"modality": name, "sha256": hashlib.sha256(self._files[name]).hexdigest(),
-                 "reference": self._reference, "steps": self._history[name]}
+                 "reference": self._reference_of(name), "steps": self._history[name]}
                 for name in names
             ),
         )  # fmt: skip
 
-    def _onto(
-        self, name: str, volume: Volume, steps: list[dict[str, Any]]
-    ) -> tuple[Grid, Mask | None]:
+    def _reference_of(self, name: str) -> str:
+        """The modality whose place an image took: with a grid of its own, none but itself."""
+        return self._reference if self._pipeline.modalities[name].shares_grid else name
+
+    def _onto(self, name: str, volume: Volume, steps: list[Step]) -> tuple[Grid, Mask | None]:
         """The grid around the reference, and the brain on it if the plan asks for it."""
+        shape, spacing_mm = self._pipeline.shape, self._pipeline.spacing_mm
+        assert shape is not None  # noqa: S101  # by ``Pipeline.of``
+        assert spacing_mm is not None  # noqa: S101
         grid = preprocess.centred_grid(
-            volume.voxels.shape, volume.affine,
-            shape=self._pipeline.shape, spacing_mm=self._pipeline.spacing_mm,
+            volume.voxels.shape, volume.affine, shape=shape, spacing_mm=spacing_mm,
         )  # fmt: skip
         if not self._how.brain_mask:
             return grid, None
@@ -223,7 +240,7 @@ class _Subject:
         found = brain.brain(preprocess.resample(*volume, fine), kind, brain.WORKING_MM)
         concerns = brain.doubts(found, brain.WORKING_MM)
         millilitres = float(found.sum()) * brain.WORKING_MM**3 / 1000
-        steps.append(_step("brain_mask", volume_ml=round(millilitres, 1), **{"from": name}))
+        steps.append(step("brain_mask", volume_ml=round(millilitres, 1), **{"from": name}))
         measured = {"volume_ml": round(millilitres, 1)}
         verdict = self._verdict(name, "brain mask", name, concerns, measured)
         if not found.any() or (concerns and verdict != "accept"):
@@ -234,7 +251,7 @@ class _Subject:
             grid = replace(grid, centre_mm=(x, y, z))
         return grid, preprocess.resample_mask(found, fine.affine, grid)
 
-    def _aligned(self, name: str, volume: Volume, steps: list[dict[str, Any]]) -> Volume:
+    def _aligned(self, name: str, volume: Volume, steps: list[Step]) -> Volume:
         """``volume`` where the reference's patient lies: another affine, the same voxels."""
         if self._how.align == "none":
             return volume
@@ -251,8 +268,8 @@ class _Subject:
         elif concerns and verdict != "accept":
             raise _doubtful("alignment", verdict, concerns)
         steps.append(
-            _step("align", to=self._reference, how=self._how.align, matrix=_listed(matrix),
-                  measures=measured, concerns=concerns, verdict=verdict,
+            step("align", to=self._reference, how=self._how.align, matrix=listed(matrix),
+                 measures=measured, concerns=concerns, verdict=verdict,
                   libraries=registration.library())
         )  # fmt: skip
         return Volume(volume.voxels, np.linalg.inv(matrix) @ volume.affine)
@@ -262,13 +279,13 @@ class _Subject:
         image: FloatArray,
         modality: Modality,
         mask: Mask | None,
-        steps: list[dict[str, Any]],
+        steps: list[Step],
     ) -> FloatArray:
         scaled = intensities.normalise(
             image, modality.kind, modality.window, landmarks=modality.landmarks, mask=mask
         )
         how = modality.model_dump(mode="json", exclude={"path"}, exclude_none=True)
-        steps.append(_step("normalise", **how, within="foreground" if mask is None else "brain"))
+        steps.append(step("normalise", **how, within="foreground" if mask is None else "brain"))
         return scaled
 
     def _verdict(
@@ -299,11 +316,3 @@ def _doubtful(what: str, verdict: str | None, concerns: Sequence[str]) -> DataEr
 def libraries() -> dict[str, str]:
     """The versions of what computes a prepared image."""
     return {name: metadata.version(name) for name in _LIBRARIES}
-
-
-def _step(name: str, **parameters: Any) -> dict[str, Any]:
-    return {"step": name, "version": STEPS[name], **parameters}
-
-
-def _listed(matrix: Affine) -> list[list[float]]:
-    return [[round(float(value), 6) for value in row] for row in matrix]

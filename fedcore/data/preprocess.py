@@ -14,6 +14,8 @@ from scipy import ndimage, sparse
 
 FloatArray = NDArray[np.float32]
 Affine = NDArray[np.float64]
+Spacing = float | tuple[float, float, float]
+"""Edges of a voxel (mm): of a cube one for all, else along X, Y and Z."""
 
 _FWHM = 2 * np.sqrt(2 * np.log(2))  # of a Gaussian, in standard deviations
 _ALIGNED_VOXELS = 1e-3
@@ -22,11 +24,16 @@ _HAIR = 1e-3  # voxels
 
 @dataclass(frozen=True)
 class Grid:
-    """Cubic voxels along the RAS+ axes: ``shape`` (X, Y, Z), edge ``spacing_mm``, middle."""
+    """Voxels along the RAS+ axes: ``shape`` (X, Y, Z), edge or edges ``spacing_mm``, middle."""
 
     shape: tuple[int, int, int]
-    spacing_mm: float
+    spacing_mm: Spacing
     centre_mm: tuple[float, float, float]
+
+    @property
+    def edges_mm(self) -> Affine:
+        """(3,), of a voxel along each axis."""
+        return np.array(np.broadcast_to(self.spacing_mm, 3), np.float64)
 
     @property
     def affine(self) -> Affine:
@@ -35,13 +42,13 @@ class Grid:
         >>> Grid((3, 3, 5), 2.0, (0.0, 0.0, 10.0)).affine[:3, 3].tolist()
         [-2.0, -2.0, 6.0]
         """
-        matrix = np.diag([self.spacing_mm] * 3 + [1.0])
-        matrix[:3, 3] = self.centre_mm - self.spacing_mm * (np.array(self.shape) - 1) / 2
+        matrix = np.diag([*self.edges_mm, 1.0])
+        matrix[:3, 3] = self.centre_mm - self.edges_mm * (np.array(self.shape) - 1) / 2
         return matrix
 
 
 def centred_grid(
-    image_shape: Sequence[int], affine: Affine, *, shape: Sequence[int], spacing_mm: float
+    image_shape: Sequence[int], affine: Affine, *, shape: Sequence[int], spacing_mm: Spacing
 ) -> Grid:
     """The grid whose middle is that of an image's field of view; it crops or pads the image.
 
@@ -63,7 +70,7 @@ def resample(image: FloatArray, affine: Affine, grid: Grid) -> FloatArray:
     """
     to_image = np.linalg.inv(affine) @ grid.affine
     matrix, offset = to_image[:3, :3], to_image[:3, 3]
-    coarser = grid.spacing_mm / np.linalg.norm(affine[:3, :3], axis=0)
+    coarser = grid.edges_mm / np.linalg.norm(affine[:3, :3], axis=0)
     sigmas = np.sqrt(np.maximum(coarser**2 - 1, 0)) / _FWHM
     background = image.min()
     result = image - background
@@ -133,12 +140,12 @@ def within(shape: Sequence[int], affine: Affine, grid: Grid) -> NDArray[np.bool_
     return inside
 
 
-def covering_grid(shape: Sequence[int], affine: Affine, spacing_mm: float) -> Grid:
+def covering_grid(shape: Sequence[int], affine: Affine, spacing_mm: Spacing) -> Grid:
     """The smallest grid of ``spacing_mm`` that covers an image's voxels."""
     corners = np.array(np.meshgrid(*[(0, size - 1) for size in shape])).reshape(3, -1)
     world = affine[:3, :3] @ corners + affine[:3, 3:]
     low, high = world.min(axis=1), world.max(axis=1)
-    width, depth, height = (int(n) for n in np.ceil((high - low) / spacing_mm) + 1)
+    width, depth, height = (int(n) for n in np.ceil((high - low) / np.asarray(spacing_mm)) + 1)
     x, y, z = map(float, (low + high) / 2)
     return Grid((width, depth, height), spacing_mm, (x, y, z))
 

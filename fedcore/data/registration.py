@@ -11,18 +11,17 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from fedcore.config.task import Kind
 from fedcore.data import brain
 from fedcore.data.nifti import Volume
 from fedcore.data.preprocess import Affine, FloatArray, Grid, covering_grid, resample, within
 from fedcore.errors import ConfigError, DataError
-
-Kind = Literal["mr", "ct", "pet"]
 
 LEVELS_MM = (6.0, 3.0)
 """Voxels of the two passes. A 1 mm brain gains nothing from a finer one: 0.03 mm are reached."""
@@ -165,14 +164,14 @@ def _refined(sitk: Any, transform: Any, fixed: Pyramid, moving: Pyramid) -> Any:
                 f"nothing to align by: {str(error).strip().splitlines()[-1]}",
                 reason="alignment failed",
             ) from error
-        step = one.grid.spacing_mm / 4
+        step = float(one.grid.edges_mm.min()) / 4
     return transform
 
 
 def _image(sitk: Any, voxels: NDArray[Any], grid: Grid) -> Any:
     """In ITK's millimetres, which are taken for RAS+ here, as everywhere in fedcore."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(voxels.T))
-    image.SetSpacing([grid.spacing_mm] * 3)
+    image.SetSpacing(grid.edges_mm.tolist())
     image.SetOrigin(tuple(map(float, grid.affine[:3, 3])))
     return image
 

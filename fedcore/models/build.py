@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from fedcore.config.task import Task
+from fedcore.config.task import Modality, Task
 from fedcore.errors import ConfigError
 from fedcore.models.decision import MeanOfDecisions, Stacked, WeightsOfDecisions
 from fedcore.models.encoders import ConvEncoder
@@ -19,6 +19,7 @@ from fedcore.models.fusion import (
     SumFusion,
 )
 from fedcore.models.heads import ClassificationHead
+from fedcore.models.zoo import zoo_encoder
 
 Fusion = Literal[
     "sum", "concatenation", "attention", "cross_attention",
@@ -50,7 +51,8 @@ class MultimodalClassifier(nn.Module):
         self.head = head
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        """``inputs``: by modality an image (B, 1, X, Y, Z), and "present" (B, M) of 0 and 1.
+        """``inputs``: by modality an image (B, C, X, Y, Z), or of a photo (B, C, X, Y), and
+        "present" (B, M) of 0 and 1.
 
         A modality that is not in ``inputs`` is not computed and its encoder gets no gradient. An
         image whose ``present`` is 0 may hold anything, NaN included. Returns logits (B, K).
@@ -61,7 +63,7 @@ class MultimodalClassifier(nn.Module):
         tokens = {}
         for name, column in zip(self.modalities, present.unbind(dim=1), strict=True):
             if name in inputs:
-                image = inputs[name].masked_fill(~_by_subject(column), 0.0)
+                image = inputs[name].masked_fill(~_by_subject(column, inputs[name]), 0.0)
                 tokens[name] = self.encoder[name](image)
         blank = torch.zeros_like(next(iter(tokens.values())))
         given = torch.tensor([name in tokens for name in self.modalities], device=present.device)
@@ -77,7 +79,7 @@ class MultimodalClassifier(nn.Module):
             for name in self.modalities:
                 if name in inputs:
                     image = inputs[name]
-                    varied[name] = torch.where(_by_subject(mirrored), image.flip(2), image)
+                    varied[name] = torch.where(_by_subject(mirrored, image), image.flip(2), image)
         return varied
 
 
@@ -86,6 +88,7 @@ def classifier(
     *,
     width: int = 8,
     features: int = 32,
+    encoders: Mapping[str, Mapping[str, Any]] | None = None,
     fusion: Fusion = "sum",
     dropout: float = 0.0,
     modality_dropout: float = 0.0,
@@ -93,26 +96,47 @@ def classifier(
 ) -> MultimodalClassifier:
     """The built-in model of a task with image modalities. Its weights come from torch's generator.
 
-    ``width``: channels of an encoder's first stage. ``features``: size of a modality's vector.
+    ``width``: channels of the first stage of the small encoder, which is each modality's that
+    ``encoders`` does not name. ``encoders``: modality → ``name`` of another, and what its class
+    takes, e.g. ``{"ct": {"name": "densenet121"}}``. ``features``: size of a modality's vector.
     ``fusion``: see ``docs/models.md``; of decisions, neither ``features`` nor ``dropout`` count.
     ``modality_dropout``: while training, the chance to hide each modality that a subject has; one
     always stays. ``flip``: while training, mirror every other head left to right. Raises
     ConfigError when an argument or the task does not fit.
     """
-    modalities = tuple(task.modalities)
-    if not modalities:
+    if not task.modalities:
         raise ConfigError("task.modalities is empty: name at least one, or bring your own model")
     if width < 4 or width % 4 or features < 1:
         raise ConfigError("task.model: width must be a positive multiple of 4, features positive")
     if not (0 <= dropout < 1 and 0 <= modality_dropout < 1):
         raise ConfigError("task.model: dropout and modality_dropout must lie in [0, 1)")
     size, joined, head = _joined(fusion, features, len(task.classes), dropout)
-    encoders: dict[str, nn.Module] = {name: ConvEncoder(width, size) for name in modalities}
+    chosen = encoders or {}
+    unknown = sorted(set(chosen) - set(task.modalities))
+    if unknown:
+        raise ConfigError(
+            f"task.model: encoders names {unknown[0]!r}, which is none of the modalities "
+            f"({', '.join(task.modalities)})"
+        )
+    made = {
+        name: _encoder(modality, size, width, **chosen.get(name, {"name": "conv"}))
+        for name, modality in task.modalities.items()
+    }
     if fusion == "decision_stacking":
-        encoders = {name: Stacked(model, size) for name, model in encoders.items()}
-    return MultimodalClassifier(
-        encoders, joined, head, modality_dropout=modality_dropout, flip=flip
-    )
+        made = {name: Stacked(model, size) for name, model in made.items()}
+    return MultimodalClassifier(made, joined, head, modality_dropout=modality_dropout, flip=flip)
+
+
+def _encoder(
+    modality: Modality, features: int, width: int, *, name: str = "", **arguments: Any
+) -> nn.Module:
+    """An encoder of this name for images of this modality."""
+    shape = {"channels": modality.channels, "dimensions": modality.dimensions}
+    if name != "conv":
+        return zoo_encoder(name, features, arguments=arguments, **shape)
+    if arguments:
+        raise ConfigError(f"task.model: the encoder conv takes no {min(arguments)!r}")
+    return ConvEncoder(width, features, **shape)
 
 
 def _joined(
@@ -141,8 +165,8 @@ def _joined(
     return features, fusion, ClassificationHead(features, classes, dropout=dropout)
 
 
-def _by_subject(column: Tensor) -> Tensor:
-    return column.view(-1, 1, 1, 1, 1)
+def _by_subject(column: Tensor, image: Tensor) -> Tensor:
+    return column.view(-1, *(1,) * (image.ndim - 1))
 
 
 def _drop(present: Tensor, chance: float) -> Tensor:

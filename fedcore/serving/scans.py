@@ -1,4 +1,4 @@
-"""NIfTI files of one subject → a model's inputs, prepared as its training data were."""
+"""Image files of one subject → a model's inputs, prepared as its training data were."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BUILT_IN = "fedcore.data.bids:dataset"
 def prepared(
     files: Mapping[str, bytes], task: Mapping[str, Any], *, max_bytes: int
 ) -> dict[str, NDArray[np.float32]]:
-    """Modality → (1, 1, X, Y, Z), from modality → ``.nii`` or ``.nii.gz`` of one subject.
+    """Modality → (1, C, X, Y[, Z]), from modality → NIfTI file, or photo, of one subject.
 
     ``task``: of the plan in the model's manifest. Raises DataError that names the modality whose
     file is not usable (each may unzip to ``max_bytes``), or says that the plan's dataset function
@@ -42,4 +42,4 @@ def prepared(
     made = prepare(pipeline, files, max_bytes=max_bytes)
     for name, (reason, told) in made.left_out.items():
         raise DataError(f"{name}: {told}", reason=reason)
-    return {name: image[None, None] for name, image in made.images.items()}
+    return {name: image[None] for name, image in pipeline.tensors(made).items()}

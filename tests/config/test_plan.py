@@ -188,9 +188,16 @@ def test_missing_file_is_a_config_error(tmp_path: Path) -> None:
         ({"kind": "mr", "path": "x", "window": [0, 1]}, "MR intensities are relative"),
         ({"kind": "ct", "path": "x"}, "needs window"),
         ({"kind": "pet", "path": "x", "window": [2, 1]}, "low < high"),
+        ({"kind": "oct", "path": "x", "window": [0, 1]}, "OCT intensities are relative"),
+        ({"kind": "mr", "path": "x", "shape": [8, 8, 8]}, "mr shares the grid"),
+        ({"kind": "oct", "path": "x", "shape": [8, 8, 8]}, "needs a grid of its own"),
+        ({"kind": "oct", "path": "x", "shape": [8, 8], "spacing_mm": [1, 1, 1]}, "of its own"),
+        ({"kind": "fundus", "path": "x"}, r"needs shape: \[X, Y\]"),
+        ({"kind": "fundus", "path": "x", "shape": [8, 8], "spacing_mm": [1, 1, 1]}, "no spacing"),
+        ({"kind": "fundus", "path": "x", "shape": [8, 8], "normalise": "nyul"}, "is for MR"),
     ],
 )
-def test_windows_belong_to_units(modality: dict[str, Any], told: str) -> None:
+def test_fields_belong_to_kinds_of_image(modality: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         Modality.model_validate(modality)
 

@@ -15,6 +15,11 @@ def test_any_size_of_image_gives_one_vector() -> None:
         assert module(torch.randn(2, 1, *shape)).shape == (2, 5)
 
 
+def test_a_photo_has_colours_and_no_depth() -> None:
+    module = ConvEncoder(4, features=5, channels=3, dimensions=2)
+    assert module(torch.randn(2, 3, 21, 24)).shape == (2, 5)
+
+
 def test_a_subject_does_not_see_the_others_of_its_batch() -> None:
     module, images = encoder().train(), torch.randn(3, 1, 16, 16, 16)
     torch.testing.assert_close(module(images)[:1], module(images[:1]))
