@@ -67,7 +67,8 @@ def chosen(
     found, surplus = dict[str, str](), list[LeftOut]()
     for name, pattern in patterns.items():
         matches = [path for path in paths if layout.fits(path, pattern)]
-        found |= {name: path for path in matches[:1]}
+        if matches:
+            found[name] = matches[0]
         surplus += [(path, "further mask") for path in matches[1:]]
     return found, surplus
 

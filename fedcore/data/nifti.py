@@ -29,6 +29,8 @@ VOXEL_MM = (0.1, 20.0)
 OCT_VOXEL_MM = (0.001, 1.0)
 """The same of an OCT volume: some 4 µm in depth, up to 0.25 mm from one B-scan to the next."""
 
+Affine = NDArray[np.float64]
+
 _GZIP = b"\x1f\x8b"
 _WINDOW_BITS_GZIP = 31
 _MIN_VOLUME_RATIO = 0.1  # of a voxel to the box of its edges; 0.87 for a gantry tilted by 30°
@@ -64,6 +66,15 @@ def read(
         apply_orientation(_finite(voxels, blank=blank), to_ras),  # type: ignore[no-untyped-call]
         affine @ inv_ornt_aff(to_ras, shape),  # type: ignore[no-untyped-call]
     )
+
+
+def place(data: bytes, *, max_bytes: int | None = None) -> tuple[tuple[int, ...], Affine]:
+    """Shape (X, Y, Z) and affine of a file as it is stored, in whichever orientation.
+
+    Raises DataError as ``read``.
+    """
+    header = _header(_unzipped(data, max_bytes or MAX_BYTES))
+    return _shape(header), _affine(header, VOXEL_MM)
 
 
 def _unzipped(data: bytes, max_bytes: int) -> bytes:

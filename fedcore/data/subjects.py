@@ -199,9 +199,7 @@ class _Subjects:
         )
 
 
-def _table(
-    site: SiteData, key: str, label: str | None, consent_column: str | None
-) -> Participants:
+def _table(site: SiteData, key: str, label: str | None, consent_column: str | None) -> Participants:
     try:
         data = site.files.get(key)
     except NotFound as error:

@@ -14,10 +14,10 @@ from fedcore.evaluation.gates import Verdict
 from fedcore.params import digest, modules
 from fedcore.records import EvaluationRecord, TrainOrder
 from fedcore.registry.api import Registry
-from fedcore.serving.predictor import Predictor
 from fedcore.server import evaluation, orders, release, replies
 from fedcore.server.result import headline, result_of
 from fedcore.server.run import Run, load_state
+from fedcore.serving.predictor import Predictor
 from fedcore.store.memory import MemoryStore
 
 GATES = {
@@ -29,9 +29,7 @@ def launched(store: MemoryStore) -> toy.InlineLauncher:
     return toy.InlineLauncher(store, outlined.stores(), policies=outlined.policies())
 
 
-def played(
-    what: toy.Plan, *, exported: bool = False
-) -> tuple[Run, list[Any], EvaluationRecord]:
+def played(what: toy.Plan, *, exported: bool = False) -> tuple[Run, list[Any], EvaluationRecord]:
     """Rounds, then the test split, with the export if that is wanted."""
     store = MemoryStore()
     run, launcher = toy.open_toy(store, what), launched(store)

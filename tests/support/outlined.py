@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import toy
 import torch
+import toy
 from numpy.typing import NDArray
 
 from fedcore.config.plan import Plan
@@ -88,6 +88,4 @@ def plan(**sections: Any) -> Plan:
 def policies() -> dict[str, Policy]:
     """Of every site: the plan above is allowed."""
     code = ["fedcore.*", "torch.nn.functional:*", "outlined:*"]
-    return {
-        site: toy.policy(site, modalities=list(MODALITIES), code=code) for site in toy.SITES
-    }
+    return {site: toy.policy(site, modalities=list(MODALITIES), code=code) for site in toy.SITES}
