@@ -72,6 +72,11 @@ class BidsDataset:
         return tuple(example.subject for example in self.examples)
 
     @property
+    def targets(self) -> list[int]:
+        """The class of each example."""
+        return [example.target for example in self.examples]
+
+    @property
     def groups(self) -> dict[str, list[str]]:
         """Attribute → group of each example."""
         return {name: [e.groups[name] for e in self.examples] for name in self.attributes}

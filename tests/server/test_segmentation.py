@@ -14,6 +14,7 @@ from fedcore.evaluation.gates import Verdict
 from fedcore.params import digest, modules
 from fedcore.records import EvaluationRecord, TrainOrder
 from fedcore.registry.api import Registry
+from fedcore.registry.card import model_card
 from fedcore.server import evaluation, orders, release, replies
 from fedcore.server.result import headline, result_of
 from fedcore.server.run import Run, load_state
@@ -85,7 +86,7 @@ def test_the_export_is_compared_and_registered_with_its_figures(whole: Any) -> N
     store = MemoryStore()
     verdict = Verdict(True, (), ())
     version = release.register(run, found, verdict, store)
-    card = Registry(store, run.plan.name).card(version)
+    card = model_card(Registry(store, run.plan.name).show(version))
     assert "| All sites | 24 |" in card
     assert "Dice" in card
     assert "AUC" not in card
