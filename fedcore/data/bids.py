@@ -72,8 +72,8 @@ class BidsDataset:
         return tuple(example.subject for example in self.examples)
 
     @property
-    def targets(self) -> list[int]:
-        """The class of each example."""
+    def targets(self) -> list[int | Tensor]:
+        """The class of each example, in a segmentation of each of its voxels."""
         return [example.target for example in self.examples]
 
     @property

@@ -10,7 +10,6 @@ import pytest
 import toy
 
 from fedcore.client.learner import Learner
-from fedcore.evaluation.gates import Verdict
 from fedcore.params import digest, modules
 from fedcore.records import EvaluationRecord, TrainOrder
 from fedcore.registry.api import Registry
@@ -84,7 +83,7 @@ def test_the_export_is_compared_and_registered_with_its_figures(whole: Any) -> N
     assert set(found.onnx_max_abs_diff) == set(toy.SITES)
     assert max(found.onnx_max_abs_diff.values()) < 1e-4
     store = MemoryStore()
-    verdict = Verdict(True, (), ())
+    verdict = release.judge(run, found)
     version = release.register(run, found, verdict, store)
     card = model_card(Registry(store, run.plan.name).show(version))
     assert "| All sites | 24 |" in card
