@@ -20,7 +20,7 @@ from fedcore.store.memory import MemoryStore
 
 SIDE = 12
 MODALITIES = ("mri", "pet")
-SPLITS = {"train": 12, "validation": 6, "test": 8}
+SPLITS = {"train": 12, "validation": 8, "test": 8}
 
 
 def stores() -> dict[str, MemoryStore]:
