@@ -19,6 +19,8 @@ from fedcore.data.phantoms.fields import FloatArray, smooth
 CLASSES = ("none", "glioma", "meningioma", "pituitary")
 TUMOUR, OEDEMA = 1, 2
 """Values of a phantom's label volume; incidental findings are 0."""
+STRUCTURES: Mapping[str, int] = {"oedema": OEDEMA, "tumour": TUMOUR}
+"""What an outline is called, and its value."""
 
 SELLA_MM = (0.0, 4.0, -31.0)
 PINEAL_MM = (0.0, -28.0, 2.0)

@@ -8,19 +8,21 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context
-from typing import Protocol
+from typing import Any, Protocol
 
 import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
 from fedcore import seeds
+from fedcore.data.layout import mask_key
 from fedcore.data.phantoms.cohort import PURPOSE, Person, SiteSpec, people
 from fedcore.data.phantoms.damage import DAMAGES
 from fedcore.data.phantoms.description import described
 from fedcore.data.phantoms.fields import FloatArray
+from fedcore.data.phantoms.lesions import STRUCTURES
 from fedcore.data.phantoms.scanner import Scanner, stored
-from fedcore.data.phantoms.subject import scanned
+from fedcore.data.phantoms.subject import Phantom, scanned
 
 _PATHS = {
     "t1ce": "anat/{0}_ce-gadolinium_T1w.nii.gz",
@@ -78,7 +80,7 @@ def write_site(
 
 
 def subject_objects(spec: SiteSpec, person: Person, *, seed: int) -> Objects:
-    """Key → bytes of the images of one subject."""
+    """Key → bytes of the images of one subject, and of the outlines of what is in the head."""
     phantom = scanned(spec, person, seed)
     objects = {
         f"{person.label}/{_PATHS[modality].format(person.label)}": _nifti(
@@ -86,11 +88,12 @@ def subject_objects(spec: SiteSpec, person: Person, *, seed: int) -> Objects:
         )
         for modality, image in phantom.images.items()
     }
+    first = next(iter(objects))
+    drawn = _masks(first, phantom)
     damage = damages(spec, seed).get(person.label)
     if damage is not None:
-        first = next(iter(objects))
         objects[first] = damage(objects[first])
-    return objects
+    return objects | drawn
 
 
 def damages(spec: SiteSpec, seed: int) -> dict[str, Callable[[bytes], bytes]]:
@@ -119,10 +122,27 @@ def _nifti(
 ) -> bytes:
     """A .nii.gz of int16; PET has a slope that gives SUV. Equal input, equal bytes."""
     voxels, step = digitised(image, modality)
-    file = nibabel.Nifti1Image(*stored(voxels, affine, scanner))  # type: ignore[no-untyped-call]
-    file.header.set_slope_inter(step, 0.0)  # type: ignore[no-untyped-call]
+    return _compressed(*stored(voxels, affine, scanner), step=step)
+
+
+def _compressed(
+    voxels: NDArray[Any], affine: NDArray[np.float64], *, step: float | None = None
+) -> bytes:
+    """A .nii.gz of whole numbers; ``step``: what one of them stands for."""
+    file = nibabel.Nifti1Image(voxels, affine)  # type: ignore[no-untyped-call]
+    if step is not None:
+        file.header.set_slope_inter(step, 0.0)  # type: ignore[no-untyped-call]
     file.header.set_xyzt_units("mm", "sec")  # type: ignore[no-untyped-call]
     return gzip.compress(file.to_bytes(), compresslevel=1, mtime=0)
+
+
+def _masks(image: str, phantom: Phantom) -> Objects:
+    """The outline of each structure, on the grid of the subject's first image."""
+    drawn = {name: (phantom.label == value).astype(np.uint8) for name, value in STRUCTURES.items()}
+    return {
+        mask_key(image, name): _compressed(*stored(mask, phantom.affine, phantom.person.scanner))
+        for name, mask in drawn.items()
+    }
 
 
 @contextmanager
