@@ -120,6 +120,7 @@ class Loaded:
     files: tuple[LeftOut, ...] = ()
     prepared: Prepared | None = None
     paths: Mapping[str, str] = field(default_factory=dict)
+    synthetic: bool = False
 
 
 def dataset(
@@ -130,6 +131,7 @@ def dataset(
     label: str = "diagnosis",
     prefix: str = "",
     consent_column: str | None = "consent",
+    synthetic: bool = False,
     fractions: Sequence[float] = FRACTIONS,
 ) -> dict[Split, BidsDataset]:
     """The three splits of the subjects under ``prefix``, each image read once.
@@ -138,8 +140,9 @@ def dataset(
     is that of the subject's first usable modality, and otherwise prepared as ``task.preprocessing``
     says; the two may be given there instead. ``label``: the column with a name out of
     ``task.classes``. ``consent_column``: see ``fedcore.data.consent``; None says that consent is
-    checked before data comes here, and is for the site to accept with the plan. ``fractions``: see
-    ``participants.split_of``.
+    checked before data comes here, and is for the site to accept with the plan. ``synthetic``:
+    whether subjects take part who do not exist (``participants.is_synthetic``); they are trained
+    on, and nothing is ever judged by them. ``fractions``: see ``participants.split_of``.
 
     Raises ConfigError for arguments that do not fit, DataError if ``participants.tsv`` is missing
     or lacks a column. One bad file or subject is left out, with its reason, and never raises.
@@ -148,13 +151,13 @@ def dataset(
     loaded = list(
         each(
             site, shape=shape, spacing_mm=spacing_mm, label=label, prefix=prefix,
-            consent_column=consent_column,
+            consent_column=consent_column, synthetic=synthetic,
         )
     )  # fmt: skip
-    return {
-        split: _gather(site.task, [s for s in loaded if split_of(s.name, fractions) == split])
-        for split in SPLITS
-    }
+    by_split: dict[Split, list[Loaded]] = {split: [] for split in SPLITS}
+    for one in loaded:
+        by_split["train" if one.synthetic else split_of(one.name, fractions)].append(one)
+    return {split: _gather(site.task, subjects) for split, subjects in by_split.items()}
 
 
 def each(
@@ -165,6 +168,7 @@ def each(
     label: str = "diagnosis",
     prefix: str = "",
     consent_column: str | None = "consent",
+    synthetic: bool = False,
     workers: int | None = None,
     on_total: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Loaded]:
@@ -196,8 +200,10 @@ def each(
         paths, set_aside = folders.get(subject, []), aside.get(subject, [])
         if set_aside and not paths and subject not in table.rows:
             return Loaded(subject, reason=set_aside[0][1], files=tuple(set_aside[1:]))
-        reason = _unlisted(subject, table) or _unusable(
-            table.rows[subject], paths, site, label, consent_column
+        reason = (
+            _unlisted(subject, table)
+            or _unwanted(table.rows[subject], synthetic)
+            or _unusable(table.rows[subject], paths, site, label, consent_column)
         )
         if reason is not None:
             return Loaded(subject, reason=reason, files=tuple(set_aside))
@@ -218,7 +224,8 @@ def each(
             site.task.classes.index(row[label]),
             participants.groups(row, site.task.groups),
         )
-        return Loaded(subject, example, None, files_left_out, made, keys)
+        return Loaded(subject, example, None, files_left_out, made, keys,
+                      participants.is_synthetic(row))  # fmt: skip
 
     with (
         Preparer(pipeline, kept, workers=workers) as preparer,
@@ -260,6 +267,11 @@ def _unlisted(subject: str, table: Participants) -> str | None:
     if subject in table.ambiguous:
         return "listed more than once in participants.tsv"
     return None if subject in table.rows else "not listed in participants.tsv"
+
+
+def _unwanted(row: Mapping[str, str], synthetic: bool) -> str | None:
+    mere = participants.is_synthetic(row) and not synthetic
+    return "synthetic, which the plan does not ask for" if mere else None
 
 
 def _unusable(
