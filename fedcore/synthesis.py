@@ -9,7 +9,7 @@ import torch
 
 from fedcore import seeds
 from fedcore.config.plan import Plan
-from fedcore.data import bids, synthetic
+from fedcore.data import bids, subjects, synthetic
 from fedcore.data.site import Files, SiteData
 from fedcore.errors import ConfigError
 from fedcore.models.generate import ConditionalVae
@@ -80,14 +80,14 @@ class Generator:
         """Of a site's subjects, write what their other images let expect of those they lack.
 
         Below ``synthetic.FOLDER``, which no plan reads: it never counts as an image of theirs.
-        Returns modality → how many were filled in. Raises as ``bids.each``.
+        Returns modality → how many were filled in. Raises as ``subjects.each``.
         """
         task, names = self.plan.task, self._module.modalities
         filled = dict.fromkeys(names, 0)
         site = SiteData(task, files, self.plan.purpose)
         known = ("shape", "spacing_mm", "label", "prefix", "consent_column")
         arguments = {n: v for n, v in task.dataset.arguments.items() if n in known}
-        for loaded in bids.each(site, **arguments):
+        for loaded in subjects.each(site, **arguments):
             example = loaded.example
             absent = [name for name in names if example and name not in example.images]
             if example is None or not absent or loaded.prepared is None:

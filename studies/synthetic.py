@@ -29,8 +29,9 @@ from fedcore.config.learning import Training
 from fedcore.config.plan import Plan
 from fedcore.config.task import Task
 from fedcore.data import bids
-from fedcore.data.bids import BidsDataset, Example
+from fedcore.data.bids import BidsDataset
 from fedcore.data.site import SiteData
+from fedcore.data.subjects import Example
 from fedcore.evaluation.memorisation import memorisation
 from fedcore.evaluation.metrics import collect, summarise
 from fedcore.models.build import classifier

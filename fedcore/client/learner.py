@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from fedcore import params as flat
 from fedcore import seeds
-from fedcore.aggregation import nova, scaffold, weights
+from fedcore.aggregation import nova, qfair, scaffold, weights
 from fedcore.client.personal import Personal
 from fedcore.compression import feedback
 from fedcore.compression.chain import chain
@@ -96,6 +98,7 @@ class Learner:
         shared = {name: result.params[name] for name in params}
         moved = flat.only(flat.subtract(shared, params), result.trained)
         update, steps = self._by_the_step(moved, result.steps)
+        update, gain = self._fair(update, result.measurements)
         update = feedback.with_rest(update, rest or {})
         norm = clipping.l2_norm(update)
         factor = clipping.factor(norm, plan.privacy.clip_norm)
@@ -121,7 +124,7 @@ class Learner:
             seq=order.seq,
             order_digest=digest,
             update=coded,
-            weights=self._weights({m: result.trained[m] for m in flat.modules(update)}),
+            weights=self._weights({m: result.trained[m] for m in flat.modules(update)}, gain),
             num_examples=result.num_examples,
             data=self._summary_of_training(dataset),
             measurements={
@@ -244,7 +247,10 @@ class Learner:
         subject = self._plan.privacy.subject
         if subject is None:
             correction = None if variates is None else variates.correction()
-            return local.train(*given, seed=seed, correction=correction)
+            return local.train(
+                *given, seed=seed, correction=correction, min_cell=self._min_cell,
+                tell_loss=self._plan.aggregation.fairness_q > 0,
+            )  # fmt: skip
         from fedcore.training import dpsgd  # Opacus takes a second, and only this needs it
 
         if noise_key is None:
@@ -284,11 +290,22 @@ class Learner:
         summary = self._summary(dataset)
         return summary if self._plan.privacy.subject is None else replace(summary, modalities={})
 
-    def _weights(self, trained: Mapping[str, int]) -> dict[str, float]:
+    def _fair(
+        self, update: Params, measurements: Mapping[str, float]
+    ) -> tuple[Params, float]:  # fmt: skip
+        """The update as q-FedAvg has it, and how much more it counts."""
+        q, rate = self._plan.aggregation.fairness_q, self._plan.training.learning_rate
+        if q == 0:
+            return update, 1.0
+        norm, loss = clipping.l2_norm(update), measurements["loss_before"]
+        factor, gain = qfair.fair(loss=loss, norm=norm, q=q, learning_rate=rate)
+        return {name: array * np.float32(factor) for name, array in update.items()}, gain
+
+    def _weights(self, trained: Mapping[str, int], gain: float) -> dict[str, float]:
         rule = self._plan.aggregation
         if rule.weights == "uniform":
-            return dict.fromkeys(trained, 1.0)
-        return {module: weights.examples(n, rule.weight_cap) for module, n in trained.items()}
+            return dict.fromkeys(trained, gain)
+        return {m: gain * weights.examples(n, rule.weight_cap) for m, n in trained.items()}
 
 
 def _left_out(data: Mapping[Split, Any]) -> dict[str, int]:

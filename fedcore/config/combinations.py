@@ -119,6 +119,28 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
         Option("SCAFFOLD (`training.scaffold`)",
                {"training": {"optimizer": "sgd", "scaffold": True}}),
     ),
+    "imbalance": (
+        Option("every subject counts the same"),
+        Option("`imbalance` set", {"training": {"imbalance": "logit_adjustment"}}),
+    ),
+    "fairness": (
+        Option("no group counts more"),
+        Option("`fairness` by `reweigh`", {
+            "task": {"groups": ["sex"]},
+            "training": {"fairness": {"attribute": "sex", "method": "reweigh"}}}),
+        Option("group DRO (`fairness` by `dro`)", {
+            "task": {"groups": ["sex"]},
+            "training": {"fairness": {"attribute": "sex", "method": "dro", "groups": ["F", "M"]}}}),
+    ),
+    "alignment": (
+        Option("features as they come"),
+        Option("`alignment` set", {"training": {"alignment": {}}}),
+    ),
+    "fair sites": (
+        Option("the sites' loss does not count"),
+        Option("q-FedAvg (`fairness_q`)",
+               {"training": {"optimizer": "sgd"}, "aggregation": {"fairness_q": 1.0}}),
+    ),
     "normalise": (
         Option("an update as long as it is"),
         Option("FedNova (`normalise: steps`)",
@@ -263,11 +285,11 @@ def _alike(options: Sequence[Option]) -> list[list[Option]]:
 
 def _quarrels() -> list[tuple[list[Option], list[Option], str]]:
     """Groups of options that refuse each other, and why."""
-    found: dict[str, tuple[list[Option], list[Option], str]] = {}
-    for left, right in combinations(OPTIONS.values(), 2):
+    found: dict[tuple[str, str], tuple[list[Option], list[Option], str]] = {}
+    for (_, left), (axis, right) in combinations(OPTIONS.items(), 2):
         for one, other in product(left[1:], right[1:]):
             for why in quarrel(one, other):
-                group = found.setdefault(_general(why, other), ([], [], why))
+                group = found.setdefault((axis, _general(why, other)), ([], [], why))
                 group[0].append(one)
                 group[1].append(other)
     return list(found.values())

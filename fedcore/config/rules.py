@@ -51,6 +51,8 @@ def illegal_combinations(plan: Plan) -> list[str]:
         *_against_robust_rules(plan),
         *_against_normalising(plan),
         *_against_scaffold(plan),
+        *_against_statistics(plan),
+        *_against_fair_sites(plan),
         *_against_subject_privacy(plan),
         *_against_secure_aggregation(plan),
         *_against_hidden_statistics(plan),
@@ -292,11 +294,82 @@ def _against_scaffold(plan: Plan) -> list[str]:
     return faults
 
 
+def _against_statistics(plan: Plan) -> list[str]:
+    """What cannot go with what sites tell of their subjects beside the weights, or without."""
+    training, faults = plan.training, []
+    fair = training.fairness
+    if fair is not None and fair.attribute not in plan.task.groups:
+        faults.append(
+            f"training: fairness needs {fair.attribute!r} among task.groups; name it there, so "
+            "that the sites know it of their subjects and the evaluation shows the gap"
+        )
+    told = {"alignment": training.alignment is not None, "fairness by dro": training.is_dro}
+    for what in [name for name, asked in told.items() if asked]:
+        where = f"training: {what} sends a mean over the site's subjects, "
+        if plan.aggregation.normalise != "none" or training.scaffold:
+            other = "scaffold" if training.scaffold else "aggregation.normalise"
+            faults.append(f"{where}which is no sum of local steps as {other} takes it; remove one")
+        if plan.aggregation.fairness_q > 0:
+            faults.append(
+                f"{where}and aggregation.fairness_q would weigh it by the loss; remove one"
+            )
+        if plan.compression.feedback:
+            faults.append(
+                f"{where}whole each time, so that feedback would count twice what was left of it; "
+                "remove feedback, and stages that leave values out"
+            )
+    return faults
+
+
+def _against_fair_sites(plan: Plan) -> list[str]:
+    """What cannot go with weights that follow from the sites' losses (q-FedAvg)."""
+    how = plan.aggregation
+    if how.fairness_q == 0:
+        return []
+    where, faults = "aggregation: fairness_q ", []
+    if plan.training.optimizer != "sgd":
+        faults.append(
+            f"{where}needs training.optimizer: sgd, because it reckons an update by its learning "
+            f"rate, which says little of a step of {plan.training.optimizer}; use sgd"
+        )
+    if how.rule != "mean":
+        faults.append(
+            f"{where}weighs the sites by what they say of their loss, and rule: {how.rule} counts "
+            "every site the same; use rule: mean"
+        )
+    if how.normalise != "none" or plan.training.scaffold:
+        other = "training.scaffold" if plan.training.scaffold else "normalise"
+        faults.append(f"{where}shortens updates, and {other} reckons with their length; remove one")
+    if plan.privacy.noise_multiplier > 0 or plan.privacy.subject is not None:
+        faults.append(
+            f"{where}needs weights without a bound, which no noise protects; remove the noise, or "
+            "fairness_q"
+        )
+    if plan.secure_aggregation.mode != "none":
+        faults.append(
+            f"{where}needs weights without a bound, and secure_aggregation needs one; use mode: "
+            "none"
+        )
+    if how.weight_cap is not None:
+        faults.append(f"{where}has weights without a bound; remove weight_cap")
+    return faults
+
+
 def _against_subject_privacy(plan: Plan) -> list[str]:
     """What cannot go with noise at the sites that hides each subject."""
     if plan.privacy.subject is None:
         return []
-    where, faults = "privacy: ", []
+    where, faults, training = "privacy: ", [], plan.training
+    together = {
+        "imbalance": training.imbalance != "none",
+        "fairness": training.fairness is not None,
+        "alignment": training.alignment is not None,
+    }
+    for what in [name for name, asked in together.items() if asked]:
+        faults.append(
+            f"{where}subject bounds what one subject does to its own gradient, and with "
+            f"training.{what} it does something to the others' too; remove one"
+        )
     if plan.privacy.noise_multiplier > 0:
         faults.append(
             f"{where}subject and noise_multiplier protect two units, and one plan has one epsilon; "

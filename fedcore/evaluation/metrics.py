@@ -75,9 +75,11 @@ def collect(
             )
         values, member = np.unique(np.asarray(labels, dtype=np.str_), return_inverse=True)
         sizes = np.bincount(member, minlength=len(values))
-        shown = _shown(sizes, min_cell)
-        statistics[f"{attribute}/suppressed"] = np.array([len(labels) - sizes[shown].sum()], float)
-        for index in shown:
+        visible = shown(sizes, min_cell)
+        statistics[f"{attribute}/suppressed"] = np.array(
+            [len(labels) - sizes[visible].sum()], float
+        )
+        for index in visible:
             inside = member == index
             counts = count(scores[inside], targets[inside])
             statistics |= _keyed(f"{attribute}={values[index]}", counts)
@@ -167,10 +169,10 @@ def _check_subjects(
         )
 
 
-def _shown(sizes: NDArray[np.integer[Any]], min_cell: int) -> NDArray[np.integer[Any]]:
+def shown(sizes: NDArray[np.integer[Any]], min_cell: int) -> NDArray[np.integer[Any]]:
     """Indices of the groups that may be shown, ascending.
 
-    >>> _shown(np.array([40, 3, 9]), 5), _shown(np.array([40, 3, 4]), 5)
+    >>> shown(np.array([40, 3, 9]), 5), shown(np.array([40, 3, 4]), 5)
     (array([0]), array([0]))
     """
     ascending = np.argsort(sizes, kind="stable")

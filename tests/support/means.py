@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-import toy
 import torch
+import toy
 from torch import Tensor
 
 from fedcore.config.plan import Plan
