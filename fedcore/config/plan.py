@@ -74,6 +74,17 @@ class Plan(Section):
         return task.model_copy(update={"modalities": dict(sorted(task.modalities.items()))})
 
     @model_validator(mode="after")
+    def _pretrains_what_there_is(self) -> Self:
+        how = self.training.pretraining
+        unknown = sorted(set(how.modalities) - set(self.task.modalities)) if how else []
+        if unknown:
+            raise ValueError(
+                f"training: pretraining: {unknown[0]!r} is none of task.modalities "
+                f"({', '.join(self.task.modalities)})"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _combines(self) -> Self:
         faults = list(illegal_combinations(self))
         if faults:

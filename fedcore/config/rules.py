@@ -51,6 +51,7 @@ def illegal_combinations(plan: Plan) -> list[str]:
         *_against_robust_rules(plan),
         *_against_normalising(plan),
         *_against_scaffold(plan),
+        *_against_other_starts_and_rates(plan),
         *_against_statistics(plan),
         *_against_fair_sites(plan),
         *_against_subject_privacy(plan),
@@ -290,6 +291,39 @@ def _against_scaffold(plan: Plan) -> list[str]:
         faults.append(
             f"{where}needs updates and params as exact as the sender's own; remove "
             "compression.up, down and last"
+        )
+    return faults
+
+
+def _against_other_starts_and_rates(plan: Plan) -> list[str]:
+    """What pre-training, and rates that differ by param, cannot go with."""
+    training, where, faults = plan.training, "training: ", []
+    rule = plan.aggregation
+    reckoning = {
+        "scaffold": training.scaffold,
+        "aggregation.normalise": rule.normalise != "none",
+        "aggregation.fairness_q": rule.fairness_q > 0,
+    }
+    for method in [name for name, asked in reckoning.items() if asked]:
+        if training.pretraining is not None:
+            faults.append(
+                f"{where}pretraining cannot go with {method}, which takes an update for steps on "
+                "the task alone; remove one"
+            )
+        if training.learning_rates:
+            faults.append(
+                f"{where}learning_rates cannot go with {method}, which reckons with one rate; "
+                "remove one"
+            )
+    if training.pretraining is not None and plan.privacy.subject is not None:
+        faults.append(
+            f"{where}pretraining looks at every subject without the noise of privacy.subject; "
+            "remove one"
+        )
+    if training.pretraining is not None and training.pretraining.rounds > plan.rounds:
+        faults.append(
+            f"{where}pretraining.rounds is {training.pretraining.rounds}, and the plan has "
+            f"{plan.rounds}; lower it"
         )
     return faults
 

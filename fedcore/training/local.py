@@ -243,7 +243,7 @@ class _Trainer:
             if name in correction
         }
         self.objective = proximal(training.proximal_mu) if training.proximal_mu > 0 else None
-        self.optimizer = optimizer(list(self.trainable.values()), training)
+        self.optimizer = optimizer(self.trainable, training)
         self.scaler = compute.scaler()
         self.moved: set[str] = set()
         self.steps, self.steps_of = 0, Counter[str]()
@@ -351,8 +351,11 @@ def _loader(
     )
 
 
-def optimizer(parameters: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
-    """The plan's optimiser over these parameters, anew."""
+def optimizer(parameters: Mapping[str, nn.Parameter], training: Training) -> torch.optim.Optimizer:
+    """The plan's optimiser over these parameters, anew, each at the plan's rate for its name."""
+    by_rate: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        by_rate.setdefault(training.rate_of(name), []).append(parameter)
     match training.optimizer:
         case "sgd":
             kind: type[torch.optim.Optimizer] = torch.optim.SGD
@@ -360,8 +363,9 @@ def optimizer(parameters: list[nn.Parameter], training: Training) -> torch.optim
             kind = torch.optim.Adam
         case "adamw":
             kind = torch.optim.AdamW
-    settings: dict[str, Any] = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
-    return kind(parameters, **settings)
+    groups = [{"params": group, "lr": rate} for rate, group in by_rate.items()]
+    settings: dict[str, Any] = {"weight_decay": training.weight_decay}
+    return kind(groups, **settings)
 
 
 def _compute(training: Training) -> Compute:
