@@ -16,7 +16,8 @@ from ruamel.yaml import YAML
 from fedcore.baselines import train_baselines
 from fedcore.config import plan as plans
 from fedcore.config.federation import Drill, Location
-from fedcore.data.phantoms.cohort import PURPOSE, SiteSpec, demo_federation, people
+from fedcore.data.phantoms.brain import PURPOSE
+from fedcore.data.phantoms.cohort import SiteSpec, demo_federation, people
 from fedcore.data.phantoms.subject import scanned
 from fedcore.data.phantoms.writer import write_federation
 from fedcore.demo.plan import Choices, plan_of
