@@ -24,7 +24,7 @@ up: setup  ## start S3 and Prefect with the demo's hospitals, and serve the flow
 	$(BIN)/fedcore up $(ARGS)
 
 test: setup  ## run all tests; e.g. ARGS="-k exchange"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 coverage: setup  ## run all tests, and say which lines none of them reaches (takes half as long again)
 	$(MAKE) test ARGS="--cov --cov-report=term-missing:skip-covered $(ARGS)"

@@ -27,7 +27,8 @@ from torch.utils.data import DataLoader
 
 from fedcore.config.learning import Training
 from fedcore.config.protection import SubjectPrivacy
-from fedcore.data.bids import BidsDataset, Example
+from fedcore.data.bids import BidsDataset
+from fedcore.data.subjects import Example
 from fedcore.demo.plan import Choices, plan_of
 from fedcore.models.build import classifier
 from fedcore.models.mend import mended

@@ -12,8 +12,8 @@ from fedcore.cli.site import DataFolder, site_store
 from fedcore.terminal import console, progress_bar, show_rows, stages
 
 if TYPE_CHECKING:
+    from fedcore.imports.outcomes import Finish
     from fedcore.imports.report import Report
-    from fedcore.imports.run import Finish
 
 _SECRET = typer.Option(
     envvar="FEDCORE_IMPORT_SECRET",
@@ -42,6 +42,9 @@ def site_import(
     deface: Annotated[
         bool, typer.Option("--deface", help="Remove faces from MR and CT of heads.")
     ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes. Default: the CPUs this one may use.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Import scans as de-identified BIDS; what cannot be used is set aside with its reason.
@@ -49,6 +52,7 @@ def site_import(
     Again with the same source, it does only what is new. Writes into the folder that --data names,
     or where FEDCORE_DATA says. Beside the secret it keeps a journal of whose study is whose.
     """  # fmt: skip
+    from fedcore.data.workers import cpus
     from fedcore.imports import rules as all_rules
     from fedcore.imports import secret as secrets
     from fedcore.imports import table
@@ -66,6 +70,7 @@ def site_import(
         people=table.people(participants, key, wanted.columns),
         note=Journal(secret.with_suffix(".journal")).note,
         finish=_finish(deface),
+        workers=workers or cpus(),
     )
     with progress_bar() as progress:
         tally = run(open_source(source), importer, stages(progress))
@@ -163,11 +168,10 @@ def add_to(app: typer.Typer) -> None:
 
 
 def _finish(deface: bool) -> Finish:
-    if deface:
-        from fedcore.imports.deface import deface as cut
+    from fedcore.imports.deface import deface as cut
+    from fedcore.imports.outcomes import unchanged
 
-        return cut
-    return lambda volume, _: volume
+    return cut if deface else unchanged
 
 
 def _show(found: Report) -> None:

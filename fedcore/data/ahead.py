@@ -15,6 +15,7 @@ from fedcore.data.preparation import Doubt, Pipeline, Verdict, prepare
 from fedcore.data.prepared import Folder
 from fedcore.data.preprocess import covering_grid, resample
 from fedcore.data.site import SiteData
+from fedcore.data.subjects import Loaded, each
 from fedcore.errors import ConfigError, DataError
 
 LANDMARKS_FROM = 10
@@ -65,7 +66,7 @@ def prepare_ahead(
     images, left_out = Counter[str](), Counter[str]()
     doubts: list[tuple[str, Doubt]] = []
     site = SiteData(task, files, purpose)
-    for found in bids.each(site, **arguments, workers=workers, on_total=on_total):
+    for found in each(site, **arguments, workers=workers, on_total=on_total):
         subjects += 1
         left_out.update(reason for _, reason in found.files)
         left_out.update([found.reason] if found.reason else [])
@@ -94,7 +95,7 @@ def learn_landmarks(
     arguments = _arguments(task)
     fractions = task.dataset.arguments.get("fractions", bids.FRACTIONS)
     keys: dict[str, list[str]] = {n: [] for n, m in task.modalities.items() if m.kind == "mr"}
-    for found in bids.each(SiteData(task, files, purpose), **arguments, workers=workers):
+    for found in each(SiteData(task, files, purpose), **arguments, workers=workers):
         if found.prepared is None or participants.split_of(found.name, fractions) != "train":
             continue
         for name in found.prepared.images:
@@ -124,7 +125,7 @@ def _inside(data: bytes, within_brain: bool) -> intensities.FloatArray:
 def _show(
     pipeline: Pipeline,
     files: Folder,
-    found: bids.Loaded,
+    found: Loaded,
     on_picture: Callable[[str, bytes], None],
 ) -> None:
     assert found.prepared is not None  # noqa: S101  # the caller has looked

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from types import TracebackType
 from typing import Self
 
 from fedcore.data.preparation import Pipeline, Prepared, Verdict, prepare
 from fedcore.data.prepared import Kept
-from fedcore.errors import ServiceUnavailable
+from fedcore.data.workers import Workers
 
 
 class Preparer:
     """Prepares one subject a call; may be called from several threads at a time.
 
     ``kept``: where what is made is kept; None = it is not. ``workers``: processes; with 1 the
-    caller's own does it. They are handed bytes and hand back arrays: no credential, no store.
+    caller's own does it.
     """
 
     def __init__(self, pipeline: Pipeline, kept: Kept | None = None, *, workers: int = 1) -> None:
-        self._pipeline, self._kept, self._workers = pipeline, kept, workers
-        self._pool: ProcessPoolExecutor | None = None
-        self._starting = threading.Lock()
+        self._pipeline, self._kept = pipeline, kept
+        self._workers = Workers(
+            workers,
+            "give the client more of it, or prepare ahead with `fedcore site prepare --workers 1`",
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -36,8 +34,7 @@ class Preparer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=error is not None)
+        self._workers.close(cancel=error is not None)
 
     def __call__(
         self,
@@ -59,15 +56,6 @@ class Preparer:
     def _made(
         self, files: Mapping[str, bytes], verdicts: Mapping[str, tuple[str, Verdict]]
     ) -> Prepared:
-        if self._workers == 1 or not files:
+        if not files:  # nothing to do: no process for it
             return prepare(self._pipeline, files, verdicts)
-        with self._starting:  # only now: what is found needs no process
-            if self._pool is None:
-                self._pool = ProcessPoolExecutor(self._workers, mp_context=get_context("spawn"))
-        try:
-            return self._pool.submit(prepare, self._pipeline, dict(files), dict(verdicts)).result()
-        except BrokenProcessPool as error:
-            raise ServiceUnavailable(
-                "a process that prepared images was killed, most likely for memory: give the "
-                "client more of it, or prepare ahead with `fedcore site prepare --workers 1`"
-            ) from error
+        return self._workers(prepare, self._pipeline, dict(files), dict(verdicts))

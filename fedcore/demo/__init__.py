@@ -81,8 +81,7 @@ def prepare(
         plan_file = workdir / "plan.yaml"
         _write_yaml(plan_file, what.model_dump(mode="json", exclude_defaults=True))
         federation = _write_federation(workdir, stack, specs, what, drills)
-        secrets = workdir / "secrets" if from_dicom else None
-        _make_data(stack, specs, what.seed, on_stage, secrets)
+        _make_data(stack, specs, what.seed, on_stage, from_dicom=from_dicom)
         yield Ready(workdir, plan_file, federation, specs, stack)
 
 
@@ -104,13 +103,11 @@ def _make_data(
     specs: tuple[SiteSpec, ...],
     seed: int,
     on_stage: OnStage,
-    secrets: Path | None,
+    *,
+    from_dicom: bool,
 ) -> None:
-    """Write each site's BIDS data set; a marker, written last, tells what is there already.
-
-    ``secrets``: a folder for the sites' secrets, if the data set is to be imported from DICOM.
-    """
-    way = "" if secrets is None else "from DICOM "
+    """Write each site's BIDS data set; a marker, written last, tells what is there already."""
+    way = "from DICOM " if from_dicom else ""
     marker, wanted = "derivatives/fedcore/phantoms", f"{way}{seed} {specs!r}".encode()
     stores = {spec.name: site_store(stack, spec.name) for spec in specs}
     missing = [
@@ -124,15 +121,12 @@ def _make_data(
         for key in list(stores[spec.name].list()):
             stores[spec.name].delete(key)
     workers, total = os.cpu_count() or 1, sum(spec.size for spec in missing)
-    if secrets is not None:
+    if from_dicom:
         from fedcore.demo.hospitals import import_site
 
         step = on_stage("scanning phantoms and importing their DICOM", total)
         for spec in missing:
-            import_site(
-                spec, stores[spec.name], seed=seed, secret_file=secrets / spec.name,
-                workers=workers, on_subject=step,
-            )  # fmt: skip
+            import_site(spec, stores[spec.name], seed=seed, workers=workers, on_subject=step)
     else:
         write_federation(
             [(spec, stores[spec.name]) for spec in missing],

@@ -9,11 +9,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from fedcore import seeds
 from fedcore.data.phantoms.cohort import Person, SiteSpec, people
 from fedcore.data.phantoms.dicom import patient_list, person_files
-from fedcore.imports import rules, secret, table
+from fedcore.imports import rules, table
 from fedcore.imports.job import run
 from fedcore.imports.run import Importer
+from fedcore.imports.secret import Secret
 from fedcore.imports.sources import Folder
 from fedcore.store.api import Store
 
@@ -23,15 +25,14 @@ def import_site(
     store: Store,
     *,
     seed: int,
-    secret_file: Path,
     workers: int = 1,
     on_subject: Callable[[], None] = lambda: None,
 ) -> None:
     """Make the DICOM series of every subject of a site, and import them into its store.
 
-    The scanners' files are in a scratch folder and go when the import has ended; the secret stays.
+    The scanners' files are in a scratch folder and go when the import has ended.
     """
-    key, wanted = secret.load(secret_file), rules.load(None)
+    key, wanted = secret_of(spec, seed), rules.load(None)
     persons = people(spec, seed)
     with TemporaryDirectory(prefix="fedcore-dicom-") as name:
         folder = Path(name)
@@ -51,7 +52,14 @@ def import_site(
         def on_stage(name: str, _steps: int) -> Callable[[], None]:
             return on_subject if name == "importing studies" else lambda: None
 
-        run(Folder(scans), Importer(store, key, wanted, people=known), on_stage)
+        importer = Importer(store, key, wanted, people=known, workers=workers)
+        run(Folder(scans), importer, on_stage)
+
+
+def secret_of(spec: SiteSpec, seed: int) -> Secret:
+    """The site's secret. By the seed, for there is nobody to hide: pseudonyms say who trains and
+    who tests, and a demo that is run again gives the same params."""
+    return Secret(seeds.generator(seed, "phantoms' secret", spec.name).bytes(32))
 
 
 def _write(folder: Path, spec: SiteSpec, seed: int, person: Person) -> None:

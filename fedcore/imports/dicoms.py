@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from fedcore.imports import geometry, suv
 from fedcore.imports.convert import convert
 from fedcore.imports.deidentify import burned_in
 from fedcore.imports.headers import (
+    Instance,
     date,
     drug,
     lenient,
@@ -71,20 +72,26 @@ def _scan(series: Series, study: Study, rules: Rules, secret: Secret) -> Scan:
         series.uid,
         traits(series.head),
         _rank(series),
-        partial(_volume, series, study.patient, rules, secret),
+        partial(_volume, series.instances, _maker(series.head), study.patient, rules, secret),
         burned_in(series.head),
     )
 
 
-def _volume(series: Series, patient: str, rules: Rules, secret: Secret) -> Volume:
-    found = geometry.check(series.instances, rules.min_slices)
-    factor = suv.scale(_heads(series)) if series.modality == "PT" else None
-    converted = convert(series.instances, found, patient, secret)
+def _volume(
+    instances: tuple[Instance, ...],
+    maker: Mapping[str, Any],
+    patient: str,
+    rules: Rules,
+    secret: Secret,
+) -> Volume:
+    found = geometry.check(instances, rules.min_slices)
+    factor = suv.scale(_heads(instances)) if instances[0].modality == "PT" else None
+    converted = convert(instances, found, patient, secret)
     voxels, notes = converted.voxels, converted.notes
     if factor is not None:
         voxels = (voxels * factor.factor).astype(np.float32)
         notes = (*notes, f"SUV: {factor.how}")
-    return Volume(voxels, converted.affine, _maker(series.head) | converted.described, notes)
+    return Volume(voxels, converted.affine, {**maker, **converted.described}, notes)
 
 
 def _maker(head: Dataset) -> dict[str, Any]:
@@ -101,12 +108,12 @@ def _maker(head: Dataset) -> dict[str, Any]:
     return told
 
 
-def _heads(series: Series) -> list[Dataset]:
+def _heads(instances: Iterable[Instance]) -> list[Dataset]:
     try:
         with lenient():
             return [
                 dcmread(instance.path, stop_before_pixels=True, force=True)
-                for instance in series.instances
+                for instance in instances
             ]
     except Exception as error:  # it was read before, but a disk can fail
         raise Unfit(Reason.UNREADABLE, f"it cannot be parsed: {type(error).__name__}") from error

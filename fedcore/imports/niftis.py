@@ -66,15 +66,15 @@ def _volume(path: Path) -> Volume:
 def _mask(path: Path, root: Path, scans: list[Path], rules: Rules) -> MaskSource:
     """A mask belongs to what lies in its folder, or to everything if nothing does."""
     near = [scan for scan in scans if scan.parent == path.parent] or scans
-
-    def read(grid: Grid) -> dict[str, Mask]:
-        name = rules.mask(" ".join(path.relative_to(root).parts[1:]))
-        if name is None:
-            raise Unfit(Reason.MASK_EMPTY, "no rule for masks matches its path")
-        return {name: from_nifti(_bytes(path), grid)}
-
     on = frozenset(str(scan.relative_to(root)) for scan in near)
-    return MaskSource(str(path.relative_to(root)), on, read)
+    named = rules.mask(" ".join(path.relative_to(root).parts[1:]))
+    return MaskSource(str(path.relative_to(root)), on, partial(_drawn, path, named))
+
+
+def _drawn(path: Path, named: str | None, grid: Grid) -> dict[str, Mask]:
+    if named is None:
+        raise Unfit(Reason.MASK_EMPTY, "no rule for masks matches its path")
+    return {named: from_nifti(_bytes(path), grid)}
 
 
 def _bytes(path: Path) -> bytes:

@@ -1,41 +1,29 @@
-"""One import: a source into a site's bucket. What cannot be used is set aside, and stops nothing.
+"""One import: a source's studies into a site's bucket, several subjects at a time.
 
-The order of writes is what makes it safe to be killed at any moment: a study's images, sidecars and
-masks; its entry in quarantine; its record; the subject's row in participants.tsv, without which no
-reader looks at the subject. Everything before the record is written again by the next import,
-everything behind it follows from records.
+What cannot be used is set aside, and stops nothing. A subject's row in participants.tsv is written
+when its studies are (see ``subject``), and all rows once more at the end.
 """
 
 from __future__ import annotations
 
-import datetime
-import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import chain, groupby
-from typing import Self, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Self
 
-import numpy as np
-
-from fedcore import __version__
-from fedcore.errors import ConfigError, DataError
+from fedcore.data.workers import Workers
+from fedcore.errors import ConfigError
 from fedcore.imports import records, table, writer
-from fedcore.imports.convert import readable
-from fedcore.imports.masks import Grid
-from fedcore.imports.reasons import Reason, Unfit, remedy
-from fedcore.imports.records import Outcome, Record
-from fedcore.imports.rules import ModalityRule, Rules
+from fedcore.imports.outcomes import Finish, unchanged
+from fedcore.imports.reasons import remedy
+from fedcore.imports.records import Record
+from fedcore.imports.rules import Rules
 from fedcore.imports.secret import Secret
+from fedcore.imports.subject import Site, Subject
 from fedcore.imports.table import People
-from fedcore.imports.visits import MaskSource, Scan, Visit, Volume
+from fedcore.imports.visits import Visit
 from fedcore.store.api import Store
-
-T = TypeVar("T")
-log = logging.getLogger("fedcore.import")
-Finish = Callable[[Volume, str], Volume]
-"""What is done to a volume of a modality before it is written: faces removed, say."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +46,9 @@ class Tally:
 class Importer:
     """Writes visits into ``store``. A context: at its end the table is brought up to date.
 
-    ``people``: the site's own list. ``finish``: see Finish. ``note``: told, locally, whose study
-    stands behind which name. ``tally``: what it did so far.
+    ``people``: the site's own list. ``finish``, ``note``: see ``subject.Site``; ``note`` may be
+    called from several threads. ``workers``: processes, and subjects at a time; what comes out is
+    the same. ``tally``: what it did so far.
 
     Raises ConfigError, on entering, if the bucket knows another secret.
     """
@@ -71,12 +60,15 @@ class Importer:
         rules: Rules,
         *,
         people: People | None = None,
-        finish: Finish = lambda volume, _: volume,
+        finish: Finish = unchanged,
         note: Callable[[Visit, Record], None] = lambda *_: None,
+        workers: int = 1,
     ) -> None:
         self.store, self.secret, self.rules = store, secret, rules
-        self.people, self.finish, self.note = people or {}, finish, note
+        self.people = people or {}
         self.tally = Tally()
+        self._workers = Workers(workers, "import again with --workers 1, or with more memory")
+        self._site = Site(store, secret, rules, finish, note, self._workers)
         self._records: dict[str, list[Record]] = defaultdict(list)
 
     def __enter__(self) -> Self:
@@ -94,6 +86,7 @@ class Importer:
         return self
 
     def __exit__(self, *problem: object) -> None:
+        self._workers.close(cancel=problem[0] is not None)
         if problem[0] is None:
             everything = chain.from_iterable(self._records.values())
             table.commit(self.store, table.rows(everything, self.people))
@@ -101,7 +94,7 @@ class Importer:
     def known(self, uid: str, content: str) -> bool:
         """Whether a study with these files was imported by these rules, without any failure."""
         return any(
-            record.study == self.study(uid)
+            record.study == self._site.study(uid)
             and record.content == content
             and record.rules == self.rules.digest
             and not any(outcome.what == "quarantined" for outcome in record.outcomes)
@@ -111,11 +104,23 @@ class Importer:
 
     def take(self, visits: Iterable[Visit], on_visit: Callable[[], None] = lambda: None) -> None:
         """Import what is new. Raises what the store raises, and nothing for what a study holds."""
-        ordered = sorted(visits, key=lambda v: (v.patient.strip(), str(v.date or "9999"), v.uid))
-        for patient, theirs in groupby(ordered, key=lambda visit: visit.patient.strip()):
-            name = self.secret.subject(patient)
-            subject = _Subject(self, name, self._records[name])
-            self._records[name] = subject.take(list(theirs), on_visit)
+        theirs = defaultdict(list)
+        for visit in sorted(visits, key=lambda v: (v.patient, str(v.date or "9999"), v.uid)):
+            theirs[self.secret.subject(visit.patient)].append(visit)
+        subjects = [Subject(self._site, name, self._records[name]) for name in theirs]
+        news = self._workers.each(lambda subject: subject.take(theirs[subject.name]), subjects)
+        for subject, new in zip(subjects, news, strict=True):
+            self._records[subject.name] = subject.records
+            if new:
+                table.commit(self.store, table.rows(subject.records, self.people))
+            self._count(new, len(theirs[subject.name]))
+            for _ in theirs[subject.name]:
+                on_visit()
+
+    def _count(self, new: Sequence[Record], visits: int) -> None:
+        self.tally.studies.update(["imported"] * len(new) + ["known"] * (visits - len(new)))
+        for record in new:
+            self.tally.series.update(outcome.what for outcome in record.outcomes)
 
     def refuse(self, source: str, problems: Sequence[Problem]) -> None:
         """Note the files of a source that belong to no study; none any more: the note goes."""
@@ -131,240 +136,3 @@ class Importer:
             for p in sorted(problems, key=lambda p: p.name)
         ]  # fmt: skip
         records.put_if_new(self.store, key, records.as_json({"subject": None, "items": items}))
-
-    def study(self, uid: str) -> str:
-        """The name of a study in the bucket."""
-        return self.secret.tag("study", uid)[:16]
-
-
-@dataclass
-class _Subject:
-    """One subject's visits on their way into the bucket."""
-
-    site: Importer
-    name: str
-    records: list[Record]
-
-    def take(self, visits: list[Visit], on_visit: Callable[[], None]) -> list[Record]:
-        """The subject's records afterwards.
-
-        Images of all visits first: a mask may have been drawn on another visit's.
-        """
-        new = [visit for visit in visits if not self._same(visit)]
-        coming = {self._series(scan.uid) for visit in new for scan in visit.scans}
-        new += [visit for visit in visits if visit not in new and self._waits(visit, coming)]
-        if new:
-            self._clean()
-        begun = []
-        for visit in new:
-            record = self._images(visit, self._old(visit))
-            self._replace(record)
-            begun.append((visit, record))
-        for visit, record in begun:
-            self._commit(visit, self._masks(visit, record))
-            on_visit()
-        if begun:
-            table.commit(self.site.store, table.rows(self.records, self.site.people))
-        for _ in range(len(visits) - len(new)):
-            self.site.tally.studies["known"] += 1
-            on_visit()
-        return self.records
-
-    def _clean(self) -> None:
-        """Remove what an import that was killed left: files of no record."""
-        claimed = {file for record in self.records for o in record.outcomes for file in o.files}
-        store = self.site.store
-        for prefix in (f"{self.name}/", f"{records.MASKS}{self.name}/"):
-            for key in list(store.list(prefix)):
-                if key not in claimed:
-                    store.delete(key)
-
-    def _old(self, visit: Visit) -> Record | None:
-        study = self.site.study(visit.uid)
-        return next((record for record in self.records if record.study == study), None)
-
-    def _same(self, visit: Visit) -> bool:
-        old = self._old(visit)
-        return (
-            old is not None
-            and old.fingerprint == visit.fingerprint
-            and old.rules == self.site.rules.digest
-        )
-
-    def _waits(self, visit: Visit, coming: set[str]) -> bool:
-        """Whether a mask of the visit had no image, and now it is there, or may be soon."""
-        old = self._old(visit)
-        alone = {o.series for o in old.outcomes if o.reason == Reason.MASK_ALONE} if old else set()
-        there = coming | {o.series for record in self.records for o in record.used()}
-        return any(
-            self._series(mask.uid) in alone and there & {self._series(uid) for uid in mask.on}
-            for mask in visit.masks
-        )
-
-    def _replace(self, record: Record) -> None:
-        self.records = [*(r for r in self.records if r.study != record.study), record]
-
-    def _images(self, visit: Visit, old: Record | None) -> Record:
-        session = old.session if old is not None else self._session(visit)
-        outcomes = [o for o in old.outcomes if o.what == "used"] if old is not None else []
-        done = {outcome.series for outcome in outcomes}
-        taken = {
-            outcome.modality
-            for record in self.records if record.session == session
-            for outcome in record.used()
-        }  # fmt: skip
-        for scan in sorted(visit.scans, key=lambda s: ([-r for r in s.rank], s.uid)):
-            series = self._series(scan.uid)
-            if series not in done:
-                outcome = self._image(scan, series, session, taken)
-                outcomes.append(outcome)
-                if outcome.what == "used":
-                    taken.add(outcome.modality)
-        return self._record(visit, session, outcomes, version="")
-
-    def _image(self, scan: Scan, series: str, session: str, taken: set[str | None]) -> Outcome:
-        rules = self.site.rules
-        unwanted = rules.unwanted(scan.traits)
-        if unwanted is not None:
-            return Outcome(series=series, what="skipped", reason=unwanted)
-        rule = rules.modality(scan.traits)
-        if rule is None:
-            kind = scan.traits.modality or "unknown"
-            return Outcome(series=series, what="skipped", reason=f"no rule for this {kind}")
-        if rule.name in taken:
-            return Outcome(series=series, what="surplus", modality=rule.name,
-                           reason="another series of the modality is used")  # fmt: skip
-        key = writer.image_key(self.name, session, rule.into)
-        try:
-            volume, files = _attempt(partial(self._files, scan, series, rule, key))
-        except DataError as error:
-            return _set_aside(series, rule.name, error)
-        for name, data in files.items():
-            self.site.store.put(name, data)
-        x, y, z = volume.voxels.shape
-        return Outcome(
-            series=series, what="used", modality=rule.name, notes=volume.notes,
-            files=tuple(files), shape=(x, y, z), affine=volume.affine.tolist(),
-        )  # fmt: skip
-
-    def _files(
-        self, scan: Scan, series: str, rule: ModalityRule, key: str
-    ) -> tuple[Volume, dict[str, bytes]]:
-        if scan.risk is not None and self.site.rules.burned_in == "quarantine":
-            raise Unfit(Reason.BURNED_IN, scan.risk)
-        volume = self.site.finish(scan.read(), rule.name)
-        if scan.risk is not None:
-            note = f"text may be burned in: {scan.risk}"
-            volume = replace(volume, notes=(*volume.notes, note))
-        provenance = {"modality": rule.name, "series": series, "rules": self.site.rules.digest[:12]}
-        files = writer.image_files(key, volume, provenance)
-        readable(files[key])
-        return volume, files
-
-    def _masks(self, visit: Visit, record: Record) -> Record:
-        done = {outcome.series for outcome in record.outcomes}
-        outcomes = list(record.outcomes)
-        for source in visit.masks:
-            series = self._series(source.uid)
-            if series not in done:
-                outcomes += self._mask(source, series)
-        return record.model_copy(update={"outcomes": outcomes, "version": __version__})
-
-    def _mask(self, source: MaskSource, series: str) -> Iterator[Outcome]:
-        on = {self._series(uid) for uid in source.on}
-        images = [
-            (outcome, Grid(outcome.shape, np.array(outcome.affine)))
-            for record in self.records
-            for outcome in record.used()
-            if outcome.series in on and outcome.shape is not None
-        ]
-        if not images and self._left(on):
-            yield Outcome(series=series, what="surplus", reason="a mask of an image that is left")
-        elif not images:
-            alone = Unfit(Reason.MASK_ALONE, "the series that it was drawn on is not used")
-            yield _set_aside(series, None, alone)
-        for image, grid in images:
-            try:
-                masks = _attempt(partial(source.read, grid))
-            except DataError as error:
-                yield _set_aside(series, image.modality, error)
-                continue
-            files: dict[str, bytes] = {}
-            for name, mask in masks.items():
-                files |= writer.mask_file(image.files[0], name, mask, grid.affine)
-            for key, data in files.items():
-                self.site.store.put(key, data)
-            yield Outcome(series=series, what="used", modality=image.modality, files=tuple(files))
-
-    def _left(self, series: set[str]) -> bool:
-        """Whether one of these is there and not wanted: then its masks are not either."""
-        return any(
-            outcome.series in series and outcome.what in ("surplus", "skipped")
-            for record in self.records
-            for outcome in record.outcomes
-        )
-
-    def _commit(self, visit: Visit, record: Record) -> None:
-        store = self.site.store
-        key, data = records.quarantine(record)
-        if data is not None:
-            records.put_if_new(store, key, data)
-        elif store.exists(key):
-            store.delete(key)
-        records.put_if_new(store, record.key, records.encode(record))
-        self._replace(record)
-        self.site.note(visit, record)
-        self.site.tally.studies["imported"] += 1
-        self.site.tally.series.update(outcome.what for outcome in record.outcomes)
-
-    def _session(self, visit: Visit) -> str:
-        """The session of the nearest study within the rules' days; else one named by its day."""
-        day = None
-        if visit.date is not None:
-            day = self.site.secret.shifted(visit.date, visit.patient)
-        if day is None:
-            return min((record.session for record in self.records), default="ses-01")
-        near = [
-            (abs((day - other).days), record.session)
-            for record in self.records if (other := _day(record)) is not None
-            if abs((day - other).days) <= self.site.rules.session_days
-        ]  # fmt: skip
-        return min(near)[1] if near else f"ses-{day:%Y%m%d}"
-
-    def _record(
-        self, visit: Visit, session: str, outcomes: list[Outcome], *, version: str
-    ) -> Record:
-        day = None
-        if visit.date is not None:
-            day = self.site.secret.shifted(visit.date, visit.patient).isoformat()
-        return Record(
-            subject=self.name, session=session, study=self.site.study(visit.uid), date=day,
-            sex=visit.person.sex, age=visit.person.age, scanner=visit.person.scanner,
-            fingerprint=visit.fingerprint, content=visit.content, rules=self.site.rules.digest,
-            version=version, outcomes=outcomes,
-        )  # fmt: skip
-
-    def _series(self, uid: str) -> str:
-        return self.site.secret.tag("series", uid)[:16]
-
-
-def _attempt(act: Callable[[], T]) -> T:
-    """Whatever goes wrong with one series is a reason to leave it out, never to stop."""
-    try:
-        return act()
-    except DataError:
-        raise
-    except Exception as error:
-        log.warning("a series could not be read", exc_info=True)
-        raise Unfit(Reason.INTERNAL, f"it made the import fail: {type(error).__name__}") from error
-
-
-def _set_aside(series: str, modality: str | None, error: DataError) -> Outcome:
-    return Outcome(
-        series=series, what="quarantined", modality=modality, reason=error.reason,
-        sentence=str(error),
-    )  # fmt: skip
-
-
-def _day(record: Record) -> datetime.date | None:
-    return None if record.date is None else datetime.date.fromisoformat(record.date)

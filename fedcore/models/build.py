@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from fedcore.config.task import Task
+from fedcore.config.task import Modality, Task
 from fedcore.errors import ConfigError
 from fedcore.models.decision import MeanOfDecisions, Stacked, WeightsOfDecisions
 from fedcore.models.encoders import ConvEncoder
@@ -19,6 +19,7 @@ from fedcore.models.fusion import (
     SumFusion,
 )
 from fedcore.models.heads import ClassificationHead
+from fedcore.models.zoo import zoo_encoder
 
 Fusion = Literal[
     "sum", "concatenation", "attention", "cross_attention",
@@ -87,6 +88,7 @@ def classifier(
     *,
     width: int = 8,
     features: int = 32,
+    encoders: Mapping[str, Mapping[str, Any]] | None = None,
     fusion: Fusion = "sum",
     dropout: float = 0.0,
     modality_dropout: float = 0.0,
@@ -94,7 +96,9 @@ def classifier(
 ) -> MultimodalClassifier:
     """The built-in model of a task with image modalities. Its weights come from torch's generator.
 
-    ``width``: channels of an encoder's first stage. ``features``: size of a modality's vector.
+    ``width``: channels of the first stage of the small encoder, which is each modality's that
+    ``encoders`` does not name. ``encoders``: modality → ``name`` of another, and what its class
+    takes, e.g. ``{"ct": {"name": "densenet121"}}``. ``features``: size of a modality's vector.
     ``fusion``: see ``docs/models.md``; of decisions, neither ``features`` nor ``dropout`` count.
     ``modality_dropout``: while training, the chance to hide each modality that a subject has; one
     always stays. ``flip``: while training, mirror every other head left to right. Raises
@@ -107,15 +111,32 @@ def classifier(
     if not (0 <= dropout < 1 and 0 <= modality_dropout < 1):
         raise ConfigError("task.model: dropout and modality_dropout must lie in [0, 1)")
     size, joined, head = _joined(fusion, features, len(task.classes), dropout)
-    encoders: dict[str, nn.Module] = {
-        name: ConvEncoder(width, size, channels=m.channels, dimensions=m.dimensions)
-        for name, m in task.modalities.items()
+    chosen = encoders or {}
+    unknown = sorted(set(chosen) - set(task.modalities))
+    if unknown:
+        raise ConfigError(
+            f"task.model: encoders names {unknown[0]!r}, which is none of the modalities "
+            f"({', '.join(task.modalities)})"
+        )
+    made = {
+        name: _encoder(modality, size, width, **chosen.get(name, {"name": "conv"}))
+        for name, modality in task.modalities.items()
     }
     if fusion == "decision_stacking":
-        encoders = {name: Stacked(model, size) for name, model in encoders.items()}
-    return MultimodalClassifier(
-        encoders, joined, head, modality_dropout=modality_dropout, flip=flip
-    )
+        made = {name: Stacked(model, size) for name, model in made.items()}
+    return MultimodalClassifier(made, joined, head, modality_dropout=modality_dropout, flip=flip)
+
+
+def _encoder(
+    modality: Modality, features: int, width: int, *, name: str = "", **arguments: Any
+) -> nn.Module:
+    """An encoder of this name for images of this modality."""
+    shape = {"channels": modality.channels, "dimensions": modality.dimensions}
+    if name != "conv":
+        return zoo_encoder(name, features, arguments=arguments, **shape)
+    if arguments:
+        raise ConfigError(f"task.model: the encoder conv takes no {min(arguments)!r}")
+    return ConvEncoder(width, features, **shape)
 
 
 def _joined(

@@ -12,7 +12,7 @@ import pytest
 from heads import scan, site, task
 from numpy.testing import assert_array_equal
 
-from fedcore.data import bids, preparation, preparing
+from fedcore.data import preparation, preparing, subjects
 from fedcore.data.prepared import FOLDER, Kept
 from fedcore.data.preparing import Preparer
 from fedcore.data.site import SiteData
@@ -163,9 +163,9 @@ def test_several_processes_give_what_one_gives() -> None:
     for workers in (1, 2):
         store = MemoryStore()
         site(store, {f"sub-{n}": {m: scan(n % 2, m) for m in FILES} for n in range(3)})
-        each = list(bids.each(SiteData(asked, store, "study"), workers=workers))
+        each = list(subjects.each(SiteData(asked, store, "study"), workers=workers))
         datasets.append([found.prepared for found in each])
-        again = list(bids.each(SiteData(asked, store, "study"), workers=1))
+        again = list(subjects.each(SiteData(asked, store, "study"), workers=1))
         datasets.append([found.prepared for found in again])
     for others in datasets[1:]:
         for one, other in zip(datasets[0], others, strict=True):
@@ -192,7 +192,7 @@ def test_without_a_preprocessing_section_nothing_is_kept() -> None:
     store = MemoryStore()
     site(store, {"sub-1": FILES})
     plain = task("t1ce", "ct").model_copy(update={"preprocessing": None})
-    list(bids.each(SiteData(plain, store, "study"), shape=[24, 28, 24], spacing_mm=6.0))
+    list(subjects.each(SiteData(plain, store, "study"), shape=[24, 28, 24], spacing_mm=6.0))
     assert not list(store.list("derivatives/"))
 
 

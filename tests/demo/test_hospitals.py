@@ -17,8 +17,7 @@ from fedcore.data.phantoms.brain import PURPOSE
 from fedcore.data.phantoms.cohort import demo_federation, people
 from fedcore.data.phantoms.writer import write_site
 from fedcore.data.site import SiteData
-from fedcore.demo.hospitals import import_site
-from fedcore.imports.secret import load
+from fedcore.demo.hospitals import import_site, secret_of
 from fedcore.store.memory import MemoryStore
 
 SEED = 3
@@ -27,17 +26,16 @@ SUFFIXES = ("_T1w.nii.gz", "_FLAIR.nii.gz", "_ct.nii.gz", "_pet.nii.gz")
 
 
 @pytest.mark.parametrize("name", ["north", "west"])
-def test_from_dicom_the_data_are_the_same(tmp_path: Path, name: str) -> None:
+def test_from_dicom_the_data_are_the_same(name: str) -> None:
     (spec,) = [site for site in demo_federation(SEED) if site.name == name]
     counts = dict.fromkeys(spec.counts, 1 if name == "north" else 2)
     spec = replace(spec, counts=counts, voxel_mm=9.0)
     plain, imported = MemoryStore(), MemoryStore()
     write_site(replace(spec, damaged=False), plain, seed=SEED)
     steps: list[int] = []
-    import_site(spec, imported, seed=SEED, secret_file=tmp_path / "secret",
-                on_subject=lambda: steps.append(1))  # fmt: skip
+    import_site(spec, imported, seed=SEED, on_subject=lambda: steps.append(1))  # fmt: skip
     assert len(steps) == spec.size
-    secret = load(tmp_path / "secret")
+    secret = secret_of(spec, SEED)
     found = {}
     for person in people(spec, SEED):
         subject = secret.subject(f"{name.upper()}-{person.label[4:]}")
@@ -68,3 +66,10 @@ def test_from_dicom_the_data_are_the_same(tmp_path: Path, name: str) -> None:
     quarantined = {r: n for r, n in left.items() if r.startswith("quarantined")}
     assert sum(quarantined.values()) == (3 if spec.damaged else 0), left
     assert np.sum([len(part) for part in parts.values()]) >= spec.size - 2 - 3
+
+
+def test_run_again_the_subjects_have_the_same_names() -> None:
+    """Or the splits, and so the params, would be others each time."""
+    north, west = demo_federation(SEED)[0], demo_federation(SEED)[1]
+    assert secret_of(north, SEED) == secret_of(north, SEED)
+    assert len({secret_of(north, SEED), secret_of(north, SEED + 1), secret_of(west, SEED)}) == 3

@@ -18,8 +18,11 @@ from fedcore.data.site import SiteData
 from fedcore.errors import ConfigError
 from fedcore.imports import dicoms, records
 from fedcore.imports import rules as all_rules
-from fedcore.imports.convert import convert
+from fedcore.imports.convert import as_nifti, convert
+from fedcore.imports.job import Journal, run
+from fedcore.imports.run import Importer
 from fedcore.imports.secret import Secret
+from fedcore.imports.sources import open_source
 from fedcore.store.memory import MemoryStore
 
 
@@ -255,8 +258,6 @@ def test_studies_near_in_time_are_one_session(tmp_path: Path) -> None:
 
 def test_another_secret_is_refused(tmp_path: Path) -> None:
     store = scans.bring(write(tmp_path, series("CT")))
-    from fedcore.imports.run import Importer
-
     with (
         pytest.raises(ConfigError, match="another secret"),
         Importer(store, Secret(b"x" * 32), all_rules.load(None)),
@@ -321,3 +322,43 @@ def test_a_multi_frame_image_is_its_slices_in_one_file(tmp_path: Path, modality:
         return
     one, many = (image(s, only(s).files[0]) for s in (store, plain))
     assert same(one, *many)
+
+
+def test_several_processes_write_what_one_writes(tmp_path: Path) -> None:
+    """Of three patients, one with a study that cannot be used and one with a mask."""
+    source = write(tmp_path / "in", series("CT"), series("MR", patient="2"),
+                   series("CT", patient="2", study="b")[:3])  # fmt: skip
+    for name in ("t1", "tumour_mask"):
+        path = tmp_path / "in" / "3" / f"{name}.nii.gz"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(as_nifti(scans.voxels(), scans.affine()))
+    stores, steps = [], []
+
+    def on_stage(name: str, _: int) -> Any:
+        return lambda: steps.append(name)
+
+    for workers in (1, 2):
+        stores.append(MemoryStore())
+        journal = Journal(tmp_path / f"{workers}.journal")
+        importer = Importer(stores[-1], scans.SECRET, all_rules.load(None), workers=workers,
+                            note=journal.note)  # fmt: skip
+        tally = run(open_source(str(source)), importer, on_stage)
+        assert (tally.studies["imported"], tally.series["used"]) == (4, 4)
+        assert tally.series["quarantined"] == 1
+        assert len(journal.read()) == 4
+    assert steps.count("importing studies") == 8
+    assert stores[0]._objects == stores[1]._objects
+
+
+def test_the_journal_knows_what_the_bucket_knows(tmp_path: Path) -> None:
+    """Killed at any moment: a study that will not be imported again is noted."""
+    source, noted = write(tmp_path, series("CT")), []
+    steps = FaultyStore(MemoryStore(), at=-1)
+    scans.bring(source, steps)
+    for at in range(len(steps.operations)):
+        store = MemoryStore()
+        noted.clear()
+        with pytest.raises(Killed):
+            scans.bring(source, FaultyStore(store, at, before=False),
+                        note=lambda _, record: noted.append(record.study))  # fmt: skip
+        assert {record.study for record in records.every(store)} <= set(noted)
