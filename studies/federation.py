@@ -1,8 +1,9 @@
 """The demo's four hospitals in one process: their scans made once, a plan trained in seconds.
 
-What trains and what sums is the code of a real run (``Learner``, ``server.step``). There is no
-store between them, no signature, no process and no mask: so no plan that hides updates. Where a
-plan's model has fixed features, they are computed once, and the same map is trained on them.
+What trains, codes and sums is the code of a real run (``Learner``, ``server.step``), and what
+would travel is packed as it would be, to count its bytes. There is no store between them, no
+process and no mask: so no plan that hides updates. Where a plan's model has fixed features, they
+are computed once, and the same map is trained on them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from fedcore import params as flat
 from fedcore.client.learner import Learner
 from fedcore.config.functions import resolve
 from fedcore.config.plan import Plan
@@ -34,15 +37,28 @@ from fedcore.models.initial import build_model
 from fedcore.models.private import FindingsClassifier, findings_classifier
 from fedcore.params import Params
 from fedcore.records import ClientUpdate, EvalOrder, TrainOrder
-from fedcore.server.step import initial_state, step
+from fedcore.server.step import ServerState, coded_change, initial_state, step
+from fedcore.store import blobs
 from fedcore.store.api import Store
+from fedcore.store.exchange import order_digest, pack_reply
 from fedcore.store.filesystem import FilesystemStore
+from fedcore.store.identity import FRAME
 from fedcore.store.patient import PatientStore
 from fedcore.training.state import get_params
 
 FOLDER = Path(__file__).parents[1] / "fedcore-work" / "studies"
 SEED = 20261124
 """The demo's: the same scans as `make demo` makes."""
+
+
+@dataclass
+class Traffic:
+    """Bytes of what travels to and from all sites, packed and signed, and what the params and
+    updates alone would be as float32."""
+
+    up: int = 0
+    down: int = 0
+    as_float32: int = 0
 
 
 @functools.cache
@@ -118,23 +134,40 @@ def _found(site: _Site, arguments: str) -> Mapping[str, TensorDataset]:
     return made
 
 
-def trained(plan: Plan, sites: Mapping[str, Store]) -> Params:
-    """The params that the plan's rounds come to; of a plan whose noise is seeded, always the same.
+def trained(plan: Plan, sites: Mapping[str, Store], traffic: Traffic | None = None) -> Params:
+    """The params that the plan's rounds come to, as the sites have them; of a plan whose noise is
+    seeded, always the same.
 
-    ValueError for a plan that hides updates.
+    To ``traffic`` is added what travels: replies, and params or changes. ValueError for a plan
+    that hides updates.
     """
     if plan.secure_aggregation.mode != "none":
         raise ValueError("here nothing is masked, so that noise by the sites would be left out")
-    plan = _on_what_is_read(plan)
+    plan, traffic = _on_what_is_read(plan), traffic or Traffic()
     learners = {name: Learner(plan, sites[name], min_cell=5) for name in sorted(sites)}
+    rests: dict[str, Params] = {name: {} for name in learners}
     state = initial_state(plan, get_params(build_model(plan)))
     for round_num in range(plan.rounds):
-        updates = [
-            (name, _update(learner, plan, name, round_num, state.params))
-            for name, learner in learners.items()
-        ]
-        state, _ = step(plan, state, updates)
-    return state.params
+        updates = []
+        for name, learner in learners.items():
+            rest = rests[name] if plan.compression.feedback else None
+            update, rests[name] = _update(learner, plan, name, round_num, state.public, rest)
+            traffic.up += len(pack_reply(update, compress=plan.compression.compress).data) + FRAME
+            traffic.as_float32 += flat.nbytes(flat.only(state.params, update.weights))
+            traffic.as_float32 += flat.nbytes(state.params)
+            updates.append((name, update))
+        before = state
+        state, _ = step(plan, before, updates)
+        traffic.down += len(sites) * _told(plan, before, state)
+    return state.shared
+
+
+def _told(plan: Plan, before: ServerState, after: ServerState) -> int:
+    """Bytes of what a site fetches to come from one round's params to the next one's."""
+    if not plan.compression.down:
+        return len(blobs.pack(after.public))
+    change = coded_change(plan, before, after)
+    return len(blobs.pack(change, compress=plan.compression.compress))
 
 
 def macro_auc(
@@ -151,11 +184,12 @@ def macro_auc(
 
 
 def _update(
-    learner: Learner, plan: Plan, site: str, round_num: int, params: Params
-) -> ClientUpdate:
+    learner: Learner, plan: Plan, site: str, round_num: int, params: Params, rest: Params | None
+) -> tuple[ClientUpdate, Params]:
     order = TrainOrder("study", site, round_num, round_num, plan.digest, "")
     key = hashlib.sha256(f"{plan.seed} {site} {round_num}".encode()).digest()
-    return learner.train(order, "", params, noise_key=key)[0]
+    digest = order_digest(order)  # a reply tells it
+    return learner.train(order, digest, params, noise_key=key, rest=rest)
 
 
 def _on_what_is_read(plan: Plan) -> Plan:

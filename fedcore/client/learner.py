@@ -10,10 +10,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from fedcore import params as flat
 from fedcore import seeds
-from fedcore.aggregation import nova, scaffold, weights
+from fedcore.aggregation import nova, qfair, scaffold, weights
 from fedcore.client.personal import Personal
+from fedcore.client.pretraining import pretrained
 from fedcore.compression import feedback
 from fedcore.compression.chain import chain
 from fedcore.compression.codec import Turn, shapes_of
@@ -89,13 +92,18 @@ class Learner:
         """
         plan, started = self._plan, time.perf_counter()
         dataset = self._dataset("train")
-        state.load_params(self._module, self._own(params, personal))
+        self._check_start(order, params)
+        begin = self._own(params, personal)
+        state.load_params(self._module, begin)
+        learnt, errors = pretrained(plan, order, self._module, dataset)
+        state.load_params(self._module, {**begin, **learnt})
         seed = seeds.derive(plan.seed, "train", order.site, order.round_num)
         variates = self._variates(params, control, personal)
         result = self._trained(dataset, seed, noise_key, variates)
         shared = {name: result.params[name] for name in params}
         moved = flat.only(flat.subtract(shared, params), result.trained)
         update, steps = self._by_the_step(moved, result.steps)
+        update, gain = self._fair(update, result.measurements)
         update = feedback.with_rest(update, rest or {})
         norm = clipping.l2_norm(update)
         factor = clipping.factor(norm, plan.privacy.clip_norm)
@@ -121,11 +129,12 @@ class Learner:
             seq=order.seq,
             order_digest=digest,
             update=coded,
-            weights=self._weights({m: result.trained[m] for m in flat.modules(update)}),
+            weights=self._weights({m: result.trained[m] for m in flat.modules(update)}, gain),
             num_examples=result.num_examples,
             data=self._summary_of_training(dataset),
             measurements={
                 **result.measurements,
+                **errors,
                 "update_norm": norm,
                 "seconds.train": time.perf_counter() - started,
             },
@@ -189,6 +198,14 @@ class Learner:
                 reason=f"fewer than {self._min_cell} subjects in the {split} split",
             )
 
+    def _check_start(self, order: TrainOrder, params: Params) -> None:
+        """Raises OrderRefused if the run does not begin with what the plan says it does."""
+        start = self._plan.training.start
+        if start is None or order.round_num > 0:
+            return
+        if flat.digest({n: a for n, a in params.items() if start.takes(n)}) != start.digest:
+            raise OrderRefused("the run does not begin with the params of the plan's start.digest")
+
     def _own(self, params: Params, personal: Personal | None) -> Params:
         """The server's params, and those that stay here: as they were kept, or as all begin.
 
@@ -244,7 +261,10 @@ class Learner:
         subject = self._plan.privacy.subject
         if subject is None:
             correction = None if variates is None else variates.correction()
-            return local.train(*given, seed=seed, correction=correction)
+            return local.train(
+                *given, seed=seed, correction=correction, min_cell=self._min_cell,
+                tell_loss=self._plan.aggregation.fairness_q > 0,
+            )  # fmt: skip
         from fedcore.training import dpsgd  # Opacus takes a second, and only this needs it
 
         if noise_key is None:
@@ -284,11 +304,22 @@ class Learner:
         summary = self._summary(dataset)
         return summary if self._plan.privacy.subject is None else replace(summary, modalities={})
 
-    def _weights(self, trained: Mapping[str, int]) -> dict[str, float]:
+    def _fair(
+        self, update: Params, measurements: Mapping[str, float]
+    ) -> tuple[Params, float]:  # fmt: skip
+        """The update as q-FedAvg has it, and how much more it counts."""
+        q, rate = self._plan.aggregation.fairness_q, self._plan.training.learning_rate
+        if q == 0:
+            return update, 1.0
+        norm, loss = clipping.l2_norm(update), measurements["loss_before"]
+        factor, gain = qfair.fair(loss=loss, norm=norm, q=q, learning_rate=rate)
+        return {name: array * np.float32(factor) for name, array in update.items()}, gain
+
+    def _weights(self, trained: Mapping[str, int], gain: float) -> dict[str, float]:
         rule = self._plan.aggregation
         if rule.weights == "uniform":
-            return dict.fromkeys(trained, 1.0)
-        return {module: weights.examples(n, rule.weight_cap) for module, n in trained.items()}
+            return dict.fromkeys(trained, gain)
+        return {m: gain * weights.examples(n, rule.weight_cap) for m, n in trained.items()}
 
 
 def _left_out(data: Mapping[Split, Any]) -> dict[str, int]:

@@ -119,6 +119,28 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
         Option("SCAFFOLD (`training.scaffold`)",
                {"training": {"optimizer": "sgd", "scaffold": True}}),
     ),
+    "imbalance": (
+        Option("every subject counts the same"),
+        Option("`imbalance` set", {"training": {"imbalance": "logit_adjustment"}}),
+    ),
+    "fairness": (
+        Option("no group counts more"),
+        Option("`fairness` by `reweigh`", {
+            "task": {"groups": ["sex"]},
+            "training": {"fairness": {"attribute": "sex", "method": "reweigh"}}}),
+        Option("group DRO (`fairness` by `dro`)", {
+            "task": {"groups": ["sex"]},
+            "training": {"fairness": {"attribute": "sex", "method": "dro", "groups": ["F", "M"]}}}),
+    ),
+    "alignment": (
+        Option("features as they come"),
+        Option("`alignment` set", {"training": {"alignment": {}}}),
+    ),
+    "fair sites": (
+        Option("the sites' loss does not count"),
+        Option("q-FedAvg (`fairness_q`)",
+               {"training": {"optimizer": "sgd"}, "aggregation": {"fairness_q": 1.0}}),
+    ),
     "normalise": (
         Option("an update as long as it is"),
         Option("FedNova (`normalise: steps`)",
@@ -132,6 +154,17 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
         Option("FedBN (`training.local` set)", {"training": {"local": ["*.norm.*"]}}),
         Option("FedRep (`training.local` and `local_epochs` set)",
                {"training": {"local": ["head.*"], "local_epochs": 1}}),
+    ),
+    "transfer": (
+        Option("every param trained at one rate"),
+        Option("`training.freeze` set", {"training": {"freeze": ["encoder.*"]}}),
+        Option("`training.learning_rates` set",
+               {"training": {"learning_rates": {"encoder.*": 0.1}}}),
+    ),
+    "pretraining": (
+        Option("no pre-training"),
+        Option("`training.pretraining` set",
+               {"training": {"pretraining": {"modalities": ["pet"]}}}),
     ),
     "compression": (
         Option("float32"),
@@ -263,11 +296,11 @@ def _alike(options: Sequence[Option]) -> list[list[Option]]:
 
 def _quarrels() -> list[tuple[list[Option], list[Option], str]]:
     """Groups of options that refuse each other, and why."""
-    found: dict[str, tuple[list[Option], list[Option], str]] = {}
-    for left, right in combinations(OPTIONS.values(), 2):
+    found: dict[tuple[str, str], tuple[list[Option], list[Option], str]] = {}
+    for (_, left), (axis, right) in combinations(OPTIONS.items(), 2):
         for one, other in product(left[1:], right[1:]):
             for why in quarrel(one, other):
-                group = found.setdefault(_general(why, other), ([], [], why))
+                group = found.setdefault((axis, _general(why, other)), ([], [], why))
                 group[0].append(one)
                 group[1].append(other)
     return list(found.values())

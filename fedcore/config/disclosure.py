@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedcore.config.learning import Training
 from fedcore.config.protection import Privacy, SecureAggregation
 
 NOT_TOLD = "not told (secure aggregation)"
@@ -61,11 +62,13 @@ def disclosure(plan: Mapping[str, Any]) -> list[Answer]:
     """What the server sees under the plan, and who else would have to help it to see more."""
     secure = secure_of(plan)
     hidden = hides_sites(plan)
+    told = _beside_the_weights(plan)
     return [
         ("Of one site's update", _of_one(secure)),
         ("Of the sum over the sites", _of_the_sum(plan)),
         ("Which parts of the model a site trained", _of_the_weights(secure)),
         ("A site's loss, size of update and modalities", NOT_TOLD if hidden else "told"),
+        *([("What a site tells beside the weights", told)] if told else []),
         ("A site's evaluation", "nothing: its counts are summed behind masks" if
          hides_figures(plan) else "counts by class and by group; groups smaller than the site's "
          "policy allows are left out"),
@@ -140,6 +143,21 @@ def _of_the_weights(secure: SecureAggregation) -> str:
             "all zeros"
         )
     return "not told: the weights are summed with the updates, and only their sum is seen"
+
+
+def _beside_the_weights(plan: Mapping[str, Any]) -> str:
+    """What the plan has the sites tell of their subjects in the update; empty for nothing."""
+    training = Training.model_validate(plan.get("training") or {})
+    found = []
+    if training.alignment is not None:
+        found.append("the mean and second moments of its subjects' features")
+    if training.is_dro and training.fairness is not None:
+        of = training.fairness.attribute
+        found.append(f"the share and mean loss of each group ({of}), small groups left out")
+    if (plan.get("aggregation") or {}).get("fairness_q"):
+        found.append("its training loss, in its weight")
+    how = ", as part of its update: hidden as that is" if hides_sites(plan) else ""
+    return " and ".join(found) + how if found else ""
 
 
 def _undone_by(secure: SecureAggregation) -> str:

@@ -2,12 +2,72 @@
 
 from __future__ import annotations
 
+import math
 from fnmatch import fnmatchcase
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from fedcore.aggregation.statistics import GROUPS, MOMENTS
 from fedcore.config.section import Section
+
+
+class Start(Section):
+    """Params of round 0 that another training made, in place of random ones."""
+
+    file: str = Field(description="safetensors, by `fedcore params import`; the server reads it")
+    digest: str = Field(
+        pattern="^[0-9a-f]{64}$", description="of those params; each site compares it with what it "
+        "is sent"
+    )  # fmt: skip
+    params: list[str] = Field(
+        min_length=1, description="patterns of names of the params that it holds"
+    )
+
+    def takes(self, name: str) -> bool:
+        """Whether the param of this name is taken from the file."""
+        return any(fnmatchcase(name, pattern) for pattern in self.params)
+
+
+class Pretraining(Section):
+    """Encoders that learn to reconstruct a site's own images before they learn the task there."""
+
+    modalities: list[str] = Field(min_length=1, description="whose encoders, e.g. pet")
+    epochs: int = Field(default=10, ge=1, description="over the images, in each of the rounds")
+    learning_rate: float = Field(default=1e-3, gt=0, description="of Adam")
+    rounds: int = Field(default=1, ge=1, description="of the run's first rounds, which begin so")
+
+
+class GroupFairness(Section):
+    """Training that serves the groups of one attribute alike (docs/fairness.md)."""
+
+    attribute: str = Field(description="one of task.groups, e.g. sex")
+    method: Literal["reweigh", "dro"] = Field(
+        description="reweigh: every group of a site counts the same; dro: the groups with the "
+        "larger loss over all sites count more (group DRO, Sagawa et al. 2020)"
+    )  # fmt: skip
+    groups: list[str] = Field(
+        default=[], description="dro: the attribute's values, whose losses the sites tell"
+    )
+    step: float = Field(default=0.1, gt=0, description="dro: how fast the groups' weights move")
+
+    @model_validator(mode="after")
+    def _groups_belong(self) -> Self:
+        if self.method == "dro" and len(set(self.groups)) < max(2, len(self.groups)):
+            raise ValueError("method: dro needs groups, two or more and each once")
+        idle = self.groups or self.step != type(self).model_fields["step"].default
+        if self.method == "reweigh" and idle:
+            raise ValueError("groups and step have no effect with method: reweigh; remove them")
+        return self
+
+
+class Alignment(Section):
+    """Features of all sites alike, by moments that they share (docs/heterogeneity.md)."""
+
+    layer: str = Field(
+        default="head.classify.1", description="the linear layer whose input is made alike"
+    )
+    weight: float = Field(default=1.0, gt=0, description="of the term beside the loss")
 
 
 class Training(Section):
@@ -31,11 +91,55 @@ class Training(Section):
         default=0, ge=0, description="FedRep: epochs over the local params alone, before `epochs` "
         "over the shared ones alone; 0 = all params together"
     )  # fmt: skip
+    start: Start | None = Field(
+        default=None, description="params that the run begins with; unset = random ones"
+    )
+    freeze: list[str] = Field(
+        default=[], description="patterns of names of params that stay as they begin, e.g. "
+        "encoder.pet.*"
+    )  # fmt: skip
+    learning_rates: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={}, description="pattern of names of params → by what learning_rate is multiplied "
+        "for them; by all, where several match"
+    )  # fmt: skip
+    pretraining: Pretraining | None = Field(
+        default=None, description="encoders that begin by reconstruction; unset = none"
+    )
+    imbalance: Literal["none", "class_weights", "logit_adjustment"] = Field(
+        default="none", description="by the site's own counts of classes. class_weights: every "
+        "class counts the same; logit_adjustment: Menon et al. 2021"
+    )  # fmt: skip
+    fairness: GroupFairness | None = Field(
+        default=None, description="groups of subjects that are to be served alike; unset = none"
+    )
+    alignment: Alignment | None = Field(
+        default=None, description="a term that makes the sites' features alike; unset = none"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     mixed_precision: bool = False
     threads: int = Field(
         default=1, ge=1, description="CPU threads; part of the plan because sums depend on it"
     )
+
+    def freezes(self, name: str) -> bool:
+        """Whether the param of this name is not trained."""
+        return any(fnmatchcase(name, pattern) for pattern in self.freeze)
+
+    def rate_of(self, name: str) -> float:
+        """The learning rate of the param of this name."""
+        factors = (f for pattern, f in self.learning_rates.items() if fnmatchcase(name, pattern))
+        return math.prod(sorted(factors), start=self.learning_rate)
+
+    @property
+    def statistics(self) -> frozenset[str]:
+        """What sites tell beside the weights, by name (``aggregation.statistics``)."""
+        found = {MOMENTS} if self.alignment is not None else set()
+        return frozenset(found | ({GROUPS} if self.is_dro else set()))
+
+    @property
+    def is_dro(self) -> bool:
+        """Whether the groups' weights follow from all sites' losses."""
+        return self.fairness is not None and self.fairness.method == "dro"
 
     def stays(self, name: str) -> bool:
         """Whether the param of this name stays at the site."""
@@ -68,6 +172,10 @@ class Aggregation(Section):
     effective_steps: float | None = Field(
         default=None, gt=0, description="normalise: how many steps a round goes then; unset = the "
         "weighted mean of the sites'"
+    )  # fmt: skip
+    fairness_q: float = Field(
+        default=0.0, ge=0, description="q-FedAvg (Li et al. 2020): the larger, the more a site "
+        "counts whose loss is larger; 0 = off"
     )  # fmt: skip
     weights: Literal["examples", "uniform"] = "examples"
     weight_cap: float | None = Field(

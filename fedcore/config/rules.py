@@ -46,15 +46,43 @@ def illegal_combinations(plan: Plan) -> list[str]:
         )
     return [
         *faults,
+        *_against_the_other_task(plan),
         *_without_effect_on_the_server(plan.aggregation),
         *_against_compression(plan),
         *_against_robust_rules(plan),
         *_against_normalising(plan),
         *_against_scaffold(plan),
+        *_against_other_starts_and_rates(plan),
+        *_against_statistics(plan),
+        *_against_fair_sites(plan),
         *_against_subject_privacy(plan),
         *_against_secure_aggregation(plan),
         *_against_hidden_statistics(plan),
     ]
+
+
+def _against_the_other_task(plan: Plan) -> list[str]:
+    """What is of a classification, asked of a segmentation, or the other way round."""
+    gates = plan.gates.asked()
+    if plan.task.target is None:
+        return [
+            f"gates: {name} is of a segmentation, and there is no task.target; remove it"
+            for name in ("min_dice", "min_site_dice") if name in gates
+        ]  # fmt: skip
+    faults = [
+        f"gates: {name} is of a classification, and task.target makes this a segmentation; remove "
+        "it, or ask for min_dice"
+        for name in ("min_macro_auc", "min_accuracy", "min_site_auc") if name in gates
+    ]  # fmt: skip
+    of_classes = {
+        "imbalance": plan.training.imbalance != "none",
+        "alignment": plan.training.alignment is not None,
+    }
+    return faults + [
+        f"training: {name} goes by each subject's class, and in a segmentation (task.target) it "
+        "has none; remove it"
+        for name, asked in of_classes.items() if asked
+    ]  # fmt: skip
 
 
 def _against_noise_in_shares(plan: Plan) -> list[str]:
@@ -292,11 +320,115 @@ def _against_scaffold(plan: Plan) -> list[str]:
     return faults
 
 
+def _against_other_starts_and_rates(plan: Plan) -> list[str]:
+    """What pre-training, and rates that differ by param, cannot go with."""
+    training, where, faults = plan.training, "training: ", []
+    rule = plan.aggregation
+    reckoning = {
+        "scaffold": training.scaffold,
+        "aggregation.normalise": rule.normalise != "none",
+        "aggregation.fairness_q": rule.fairness_q > 0,
+    }
+    for method in [name for name, asked in reckoning.items() if asked]:
+        if training.pretraining is not None:
+            faults.append(
+                f"{where}pretraining cannot go with {method}, which takes an update for steps on "
+                "the task alone; remove one"
+            )
+        if training.learning_rates:
+            faults.append(
+                f"{where}learning_rates cannot go with {method}, which reckons with one rate; "
+                "remove one"
+            )
+    if training.pretraining is not None and plan.privacy.subject is not None:
+        faults.append(
+            f"{where}pretraining looks at every subject without the noise of privacy.subject; "
+            "remove one"
+        )
+    if training.pretraining is not None and training.pretraining.rounds > plan.rounds:
+        faults.append(
+            f"{where}pretraining.rounds is {training.pretraining.rounds}, and the plan has "
+            f"{plan.rounds}; lower it"
+        )
+    return faults
+
+
+def _against_statistics(plan: Plan) -> list[str]:
+    """What cannot go with what sites tell of their subjects beside the weights, or without."""
+    training, faults = plan.training, []
+    fair = training.fairness
+    if fair is not None and fair.attribute not in plan.task.groups:
+        faults.append(
+            f"training: fairness needs {fair.attribute!r} among task.groups; name it there, so "
+            "that the sites know it of their subjects and the evaluation shows the gap"
+        )
+    told = {"alignment": training.alignment is not None, "fairness by dro": training.is_dro}
+    for what in [name for name, asked in told.items() if asked]:
+        where = f"training: {what} sends a mean over the site's subjects, "
+        if plan.aggregation.normalise != "none" or training.scaffold:
+            other = "scaffold" if training.scaffold else "aggregation.normalise"
+            faults.append(f"{where}which is no sum of local steps as {other} takes it; remove one")
+        if plan.aggregation.fairness_q > 0:
+            faults.append(
+                f"{where}and aggregation.fairness_q would weigh it by the loss; remove one"
+            )
+        if plan.compression.feedback:
+            faults.append(
+                f"{where}whole each time, so that feedback would count twice what was left of it; "
+                "remove feedback, and stages that leave values out"
+            )
+    return faults
+
+
+def _against_fair_sites(plan: Plan) -> list[str]:
+    """What cannot go with weights that follow from the sites' losses (q-FedAvg)."""
+    how = plan.aggregation
+    if how.fairness_q == 0:
+        return []
+    where, faults = "aggregation: fairness_q ", []
+    if plan.training.optimizer != "sgd":
+        faults.append(
+            f"{where}needs training.optimizer: sgd, because it reckons an update by its learning "
+            f"rate, which says little of a step of {plan.training.optimizer}; use sgd"
+        )
+    if how.rule != "mean":
+        faults.append(
+            f"{where}weighs the sites by what they say of their loss, and rule: {how.rule} counts "
+            "every site the same; use rule: mean"
+        )
+    if how.normalise != "none" or plan.training.scaffold:
+        other = "training.scaffold" if plan.training.scaffold else "normalise"
+        faults.append(f"{where}shortens updates, and {other} reckons with their length; remove one")
+    if plan.privacy.noise_multiplier > 0 or plan.privacy.subject is not None:
+        faults.append(
+            f"{where}needs weights without a bound, which no noise protects; remove the noise, or "
+            "fairness_q"
+        )
+    if plan.secure_aggregation.mode != "none":
+        faults.append(
+            f"{where}needs weights without a bound, and secure_aggregation needs one; use mode: "
+            "none"
+        )
+    if how.weight_cap is not None:
+        faults.append(f"{where}has weights without a bound; remove weight_cap")
+    return faults
+
+
 def _against_subject_privacy(plan: Plan) -> list[str]:
     """What cannot go with noise at the sites that hides each subject."""
     if plan.privacy.subject is None:
         return []
-    where, faults = "privacy: ", []
+    where, faults, training = "privacy: ", [], plan.training
+    together = {
+        "imbalance": training.imbalance != "none",
+        "fairness": training.fairness is not None,
+        "alignment": training.alignment is not None,
+    }
+    for what in [name for name, asked in together.items() if asked]:
+        faults.append(
+            f"{where}subject bounds what one subject does to its own gradient, and with "
+            f"training.{what} it does something to the others' too; remove one"
+        )
     if plan.privacy.noise_multiplier > 0:
         faults.append(
             f"{where}subject and noise_multiplier protect two units, and one plan has one epsilon; "
@@ -380,7 +512,7 @@ def _against_hidden_statistics(plan: Plan) -> list[str]:
             f"{where}statistics cannot go with task.groups: what is summed has one layout for all "
             "sites, and which groups a site has is not told; remove groups, or statistics"
         )
-    for gate in ("min_site_auc", "max_group_gap"):
+    for gate in ("min_site_auc", "min_site_dice", "max_group_gap"):
         if gate in plan.gates.asked():
             faults.append(
                 f"gates: {gate} cannot be asked with secure_aggregation.statistics, because nobody "

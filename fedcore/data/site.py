@@ -25,8 +25,9 @@ class SiteData:
 
     A dataset function ``f(site: SiteData, **arguments)`` returns a mapping with the datasets
     ``train``, ``validation`` and ``test``. Each has ``__len__`` and ``__getitem__(i) → (inputs,
-    target)``; optional attributes are ``groups`` (attribute → one value per example), ``summary``
-    (a DataSummary of that split) and ``collate(items) → (inputs, targets)``.
+    target)``; optional attributes are ``groups`` (attribute → one value per example), ``targets``
+    (the class of each example, so that they need not be read for it), ``summary`` (a DataSummary of
+    that split) and ``collate(items) → (inputs, targets)``.
     """
 
     task: Task

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fnmatch
+
 import torch
 from torch import nn
 
 from fedcore import seeds
+from fedcore.aggregation.statistics import EMPHASIS, GROUPS, MOMENTS
 from fedcore.config.functions import resolve
+from fedcore.config.learning import Training
 from fedcore.config.plan import Plan
 from fedcore.errors import ConfigError
 from fedcore.models.mend import mended
@@ -28,4 +32,55 @@ def build_model(plan: Plan) -> nn.Module:
             f"{plan.task.model.function} returned {type(module).__name__}; the plan's model "
             "function must return a torch.nn.Module"
         )
+    _freeze(module, plan.training)
+    _add_statistics(module, plan.training)
     return module
+
+
+def _add_statistics(module: nn.Module, training: Training) -> None:
+    """What the plan has the sites tell beside the weights, among the params: as nothing is known.
+
+    Raises ConfigError where the model has no such layer, or has the name for something else.
+    """
+    found: dict[str, torch.Tensor] = {}
+    if training.alignment is not None:
+        size = 1 + _features(module, training.alignment.layer)
+        found[MOMENTS] = torch.zeros(size, size)
+    if training.fairness is not None and training.is_dro:
+        groups = len(training.fairness.groups)
+        found[GROUPS], found[EMPHASIS] = torch.zeros(2, groups), torch.full((groups,), 1 / groups)
+    for name, tensor in found.items():
+        if hasattr(module, name):
+            raise ConfigError(f"task.model: {name!r} names what the sites tell; rename the model's")
+        module.register_buffer(name, tensor)
+
+
+def _features(module: nn.Module, name: str) -> int:
+    """How many values go into the linear layer of this name."""
+    linear = {n: m.in_features for n, m in module.named_modules() if isinstance(m, nn.Linear)}
+    if name not in linear:
+        raise ConfigError(
+            f"training: alignment: the model has no linear layer {name!r}; its linear layers are: "
+            f"{', '.join(linear) or 'none'}"
+        )
+    return linear[name]
+
+
+def _freeze(module: nn.Module, training: Training) -> None:
+    """Let what ``training.freeze`` names require no gradient.
+
+    Raises ConfigError where a pattern of ``training`` names no parameter, or all are frozen.
+    """
+    parameters = dict(module.named_parameters())
+    for field in ("freeze", "learning_rates"):
+        for pattern in getattr(training, field):
+            if not fnmatch.filter(parameters, pattern):
+                raise ConfigError(
+                    f"training: {field}: no param's name matches {pattern!r}; correct it; the "
+                    f"model's params are: {', '.join(sorted(parameters))}"
+                )
+    frozen = [parameter for name, parameter in parameters.items() if training.freezes(name)]
+    if frozen and len(frozen) == len(parameters):
+        raise ConfigError("training: freeze leaves no param to train; correct the patterns")
+    for parameter in frozen:
+        parameter.requires_grad_(False)

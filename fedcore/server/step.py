@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore import params as flat
-from fedcore.aggregation import mean, nova, robust, scaffold, server_opt, weights
+from fedcore.aggregation import mean, nova, robust, scaffold, server_opt, statistics, weights
 from fedcore.compression import change
 from fedcore.compression.chain import chain
 from fedcore.compression.codec import Arrays, Codec, Turn
 from fedcore.config.learning import Aggregation
 from fedcore.config.plan import Plan
 from fedcore.errors import ConfigError, UpdateRejected
-from fedcore.params import Params
+from fedcore.params import FloatArray, Params
 from fedcore.privacy import clipping, gaussian
 from fedcore.records import ClientUpdate, DataSummary, Refusal, Reply
 
@@ -155,6 +155,7 @@ def advance(
 ) -> ServerState:
     """The state of the next round: noise on the sum, division by the weights, server optimiser.
 
+    What is frozen stays, whatever noise the sum of its module has.
     Where the sites add the noise, the sum came with it. ``population``: how many sites there are
     beside the cohort's, for SCAFFOLD; unset = those of the sum.
     """
@@ -172,7 +173,11 @@ def advance(
     mean_update = mean.divide(sums, summed.total.weights)
     if _told_in_steps(rule):
         mean_update = nova.scale(mean_update, nova.effective(summed.weights, summed.steps))
-    params, optimizer_state = _optimizer(rule).apply(state.params, mean_update, state.optimizer)
+    learnt = {n: array for n, array in mean_update.items() if n not in plan.training.statistics}
+    params, optimizer_state = _optimizer(rule).apply(state.params, learnt, state.optimizer)
+    means = {n: state.params[n] + mean_update[n] for n in mean_update if n not in learnt}
+    params = _emphasised(plan, {**params, **means})
+    params = {n: state.params[n] if plan.training.freezes(n) else a for n, a in params.items()}
     clip_norm = _adapted(plan, state, summed, normals)
     control = _control(plan, state, summed, population or len(summed.weights))
     following = ServerState(
@@ -231,6 +236,15 @@ def _shared(plan: Plan, params: Params) -> Params:
     if not shared:
         raise ConfigError(f"training: local leaves no param for the sites to share; {way_out}")
     return shared
+
+
+def _emphasised(plan: Plan, params: dict[str, FloatArray]) -> dict[str, FloatArray]:
+    """The params with the groups' weights of group DRO after the round, where the plan has it."""
+    fairness = plan.training.fairness
+    if fairness is None or not plan.training.is_dro:
+        return params
+    q = statistics.moved(params[statistics.EMPHASIS], params[statistics.GROUPS], step=fairness.step)
+    return {**params, statistics.EMPHASIS: q}
 
 
 def _told_in_steps(how: Aggregation) -> bool:
@@ -326,6 +340,8 @@ def _check(plan: Plan, params: Params, reply: ClientUpdate, update: Params) -> N
     rule = plan.aggregation
     bounded = rule.weights == "uniform" or rule.weight_cap is not None
     bound = weights.UNIFORM if bounded else float(reply.num_examples)
+    if rule.fairness_q > 0:
+        bound = math.inf  # the loss, of which it is a power, is the site's word
     problem = weights.problem_with(reply.weights, flat.modules(update), bound)
     if problem is None and (_told_in_steps(rule) or plan.training.scaffold):
         problem = nova.problem_with(reply.steps, flat.modules(update))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
 
@@ -17,14 +18,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from fedcore.aggregation import statistics
 from fedcore.config.learning import Training
 from fedcore.errors import ConfigError, DataError, PermanentError
 from fedcore.params import FloatArray, Params, module_of
 from fedcore.seeds import derive
+from fedcore.training.alignment import Features, Term
 from fedcore.training.compute import Compute, Inputs
+from fedcore.training.emphasis import Emphasis, classes_of, emphasis, groups_of
 from fedcore.training.objectives import proximal
 from fedcore.training.reproducible import reproducible
 from fedcore.training.state import get_params
+from fedcore.training.telling import Told, tell
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -45,7 +50,9 @@ class TrainResult:
     modules that a gradient reached; the others are as they were. ``measurements``: ``loss`` and
     ``loss_first`` (mean over the examples in the last and the first epoch, without the
     objective's term) and ``steps``. ``steps``: module name → steps that moved what the sites share
-    of it.
+    of it. The statistics that the site tells (``aggregation.statistics``) are among the params, and
+    count as trained by all examples; ``loss_before``, of the params before the round, is measured
+    with them.
     """
 
     params: Mapping[str, FloatArray]
@@ -57,61 +64,96 @@ class TrainResult:
 
 def train(
     module: nn.Module, dataset: Examples, loss: Loss, training: Training, *, seed: int,
-    compute: Compute | None = None, correction: Params | None = None,
+    compute: Compute | None = None, correction: Params | None = None, min_cell: int = 1,
+    tell_loss: bool = False,
 ) -> TrainResult:  # fmt: skip
     """Train a copy of ``module`` for ``training.epochs``, bit for bit the same for the same seed.
 
     ``module`` stays as it is, so that nothing of a round (a counter, a cache) reaches the next one
     in a client that stays warm. ``compute`` overrides what ``training`` says of device and
     precision. ``correction`` is added to the gradients of the shared params that it names.
+    ``min_cell``: subjects of the smallest group that is told of. ``tell_loss``: whether the loss
+    before the round is wanted.
 
     Raises DataError when the dataset is empty, PermanentError when the loss is no longer finite.
     """
     compute = compute or _compute(training)
     module = copy.deepcopy(module)
-    with reproducible(seed, training.threads):
-        order = derive(seed, "order")
-        loader = _loader(dataset, training.batch_size, order=order, pin_memory=compute.is_gpu)
+    site = _Site.of(module, dataset, training)
+    with reproducible(seed, training.threads), ExitStack() as stack:
         compute.place(module)
+        told = _told(module, dataset, loss, training, compute, site, min_cell, tell_loss)
+        order = derive(seed, "order")
+        loader = _numbered(dataset, training.batch_size, order=order, pin_memory=compute.is_gpu)
         module.train()
+        term = site.term(module, training, stack)
         losses, trained, steps, moved = list[float](), Counter[str](), 0, Counter[str]()
         for epochs, chosen in _phases(module, training):
-            trainer = _Trainer(module, loss, training, compute, chosen, correction or {})
+            trainer = _Trainer(
+                module, loss, training, compute, chosen, correction or {}, site.emphasis, term
+            )
             for _ in range(epochs):
                 mean, reached = trainer.epoch(loader, len(losses))
                 losses.append(mean)
                 trained |= reached
             steps += trainer.steps
             moved += trainer.steps_of
-        params = get_params(module)
+        params = {**get_params(module), **told.statistics}
     measurements = {"loss": losses[-1], "loss_first": losses[0], "steps": float(steps)}
-    in_all = dict(sorted(trained.items()))
+    if tell_loss:
+        measurements["loss_before"] = told.loss
+    in_all = dict(sorted({**trained, **dict.fromkeys(told.statistics, len(dataset))}.items()))
     return TrainResult(params, in_all, len(dataset), measurements, dict(sorted(moved.items())))
 
 
 def predict(
     module: nn.Module, dataset: Examples, training: Training, *, compute: Compute | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Softmax scores (N, K) and targets (N,), in the dataset's order and in full precision.
+    """What evaluation counts from, a row a subject, in the dataset's order and full precision.
 
-    Raises DataError when the dataset is empty, ConfigError when the outputs are not (B, K).
+    Of logits (B, K): softmax scores (N, K) and targets (N,). Of logits of voxels (B, K, X, Y, Z):
+    how many were called each class rightly and in all (N, K, 2), and are it (N, K), so that memory
+    does not grow with the voxels. Raises DataError when the dataset is empty, ConfigError when the
+    outputs are neither.
     """
     compute = compute or _compute(training)
     compute.place(module)
     module.eval()
     loader = _loader(dataset, training.batch_size, pin_memory=compute.is_gpu)
-    scores, targets = [], []
+    found, targets = [], []
     with reproducible(0, training.threads), torch.inference_mode():
         for inputs, target in loader:
             outputs = module(compute.send(inputs))
-            if outputs.dim() != 2:
-                raise ConfigError(
-                    f"the model gives outputs of shape {tuple(outputs.shape)}; classification "
-                    "needs logits (batch, classes): check task.model in the plan"
-                )
-            scores.append(outputs.double().softmax(dim=1).cpu())
-            targets.append(target.long())
-    return torch.cat(scores).numpy(), torch.cat(targets).numpy()
+            rows, of = _rows(outputs, target.long())
+            found.append(rows)
+            targets.append(of)
+    return torch.cat(found).numpy(), torch.cat(targets).numpy()
+
+
+def _rows(outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """What ``predict`` gives of one batch."""
+    if outputs.dim() == 2 and target.dim() == 1:
+        return outputs.double().softmax(dim=1).cpu(), target
+    if outputs.dim() > 2 and outputs.shape[2:] == target.shape[1:]:
+        return voxel_counts(outputs.argmax(dim=1).cpu(), target, outputs.shape[1])
+    raise ConfigError(
+        f"the model gives outputs of shape {tuple(outputs.shape)} for targets of shape "
+        f"{tuple(target.shape)}; classification needs logits (batch, classes), a segmentation "
+        "(batch, classes, X, Y, Z): check task.model in the plan"
+    )
+
+
+def voxel_counts(called: Tensor, target: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """By subject and class, voxels called so rightly and in all (B, K, 2), and that are it (B, K).
+
+    >>> found, true = voxel_counts(torch.tensor([[0, 1, 1]]), torch.tensor([[0, 0, 1]]), 2)
+    >>> found.tolist(), true.tolist()
+    ([[[1.0, 1.0], [1.0, 2.0]]], [[2, 1]])
+    """
+    of_class = [(called == k, target == k) for k in range(classes)]
+    found = [torch.stack([(c & t).flatten(1).sum(1), c.flatten(1).sum(1)], 1) for c, t in of_class]
+    true = [t.flatten(1).sum(1) for _, t in of_class]
+    return torch.stack(found, dim=1).double(), torch.stack(true, dim=1)
 
 
 def first_batch(dataset: Examples, training: Training) -> tuple[Inputs, Tensor]:
@@ -165,6 +207,43 @@ def _phases(module: nn.Module, training: Training) -> list[tuple[int, set[str]]]
     return [(training.local_epochs, local), (training.epochs, names - local)]
 
 
+@dataclass(frozen=True)
+class _Site:
+    """What of a site's examples the plan goes by, beside the examples themselves."""
+
+    emphasis: Emphasis
+    classes: Tensor | None
+    groups: Sequence[str] | None
+
+    @classmethod
+    def of(cls, module: nn.Module, dataset: Examples, training: Training) -> _Site:
+        require_examples(dataset)
+        classes, groups = classes_of(dataset, training), groups_of(dataset, training)
+        known = {name: b.cpu().numpy() for name, b in module.named_buffers(recurse=False)}
+        return cls(emphasis(training, classes, groups, known), classes, groups)
+
+    def term(self, module: nn.Module, training: Training, stack: ExitStack) -> Term | None:
+        """What is added to a batch's loss while the ``stack`` is open."""
+        if training.alignment is None or self.classes is None:
+            return None
+        features = stack.enter_context(Features(module, training.alignment))
+        target = module.get_buffer(statistics.MOMENTS).clone()
+        return Term(features, training.alignment, target, self.classes)
+
+
+def _told(
+    module: nn.Module, dataset: Examples, loss: Loss, training: Training, compute: Compute,
+    site: _Site, min_cell: int, tell_loss: bool,
+) -> Told:  # fmt: skip
+    """What the plan has the site tell; nothing is looked at where it asks for nothing."""
+    if not tell_loss and not training.statistics:
+        return Told()
+    return tell(
+        module, _numbered(dataset, training.batch_size), loss, training, site.emphasis,
+        classes=site.classes, groups=site.groups, compute=compute, min_cell=min_cell,
+    )  # fmt: skip
+
+
 class _Trainer:
     """The state of one phase: optimiser, scaler, the point it started from.
 
@@ -173,9 +252,10 @@ class _Trainer:
 
     def __init__(
         self, module: nn.Module, loss: Loss, training: Training, compute: Compute,
-        chosen: set[str], correction: Params,
+        chosen: set[str], correction: Params, emphasis: Emphasis, term: Term | None,
     ) -> None:  # fmt: skip
         self.module, self.loss, self.compute = module, loss, compute
+        self.emphasis, self.term = emphasis, term
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(name in chosen)
         self.trainable = {n: p for n, p in module.named_parameters() if p.requires_grad}
@@ -188,7 +268,7 @@ class _Trainer:
             if name in correction
         }
         self.objective = proximal(training.proximal_mu) if training.proximal_mu > 0 else None
-        self.optimizer = optimizer(list(self.trainable.values()), training)
+        self.optimizer = optimizer(self.trainable, training)
         self.scaler = compute.scaler()
         self.moved: set[str] = set()
         self.steps, self.steps_of = 0, Counter[str]()
@@ -196,8 +276,8 @@ class _Trainer:
     def epoch(self, loader: DataLoader[Any], epoch: int) -> tuple[float, Counter[str]]:
         """Mean loss over the examples, and how many examples reached each module."""
         losses, sizes, examples = [], [], Counter[str]()
-        for inputs, target in loader:
-            loss, reached = self.step(inputs, target)
+        for inputs, target, index in loader:
+            loss, reached = self.step(inputs, target, index)
             losses.append(loss)
             sizes.append(len(target))
             examples += _examples(reached, inputs, len(target), self.module)
@@ -210,13 +290,19 @@ class _Trainer:
             )
         return float(np.average(values, weights=sizes)), examples
 
-    def step(self, inputs: Inputs, target: Tensor) -> tuple[Tensor, set[str]]:
-        """One optimiser step: the loss, left on the device, and the modules it reached."""
+    def step(self, inputs: Inputs, target: Tensor, index: Tensor) -> tuple[Tensor, set[str]]:
+        """One optimiser step: the loss, left on the device, and the modules it reached.
+
+        ``index``: the numbers of the examples (B,).
+        """
         self.optimizer.zero_grad(set_to_none=True)
         with self.compute.autocast():
             outputs = self.module(self.compute.send(inputs))
-            loss = self.loss(outputs, target.to(self.compute.device, non_blocking=True))
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            target = target.to(self.compute.device, non_blocking=True)
+            loss = self.emphasis.loss(self.loss, outputs, target, index)
+        term = None if self.term is None else self.term(index)
+        whole = loss if term is None else loss + term
+        self.scaler.scale(whole).backward()  # type: ignore[no-untyped-call]
         reached = {module_of(name) for name, p in self.trainable.items() if p.grad is not None}
         self.moved |= reached
         if self.objective is not None:
@@ -251,6 +337,30 @@ def _examples(reached: set[str], inputs: Inputs, size: int, module: nn.Module) -
     return Counter(counts)
 
 
+class _Numbered:
+    """The same examples, each with its number: what is known of it beside goes by that."""
+
+    def __init__(self, dataset: Examples) -> None:
+        self._dataset = dataset
+        self._collate = getattr(dataset, "collate", default_collate)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int, /) -> tuple[Any, Any]:
+        return self._dataset[index], index
+
+    def collate(self, items: Sequence[tuple[Any, int]]) -> tuple[Any, Tensor, Tensor]:
+        inputs, target = self._collate([example for example, _ in items])
+        return inputs, target, torch.tensor([index for _, index in items])
+
+
+def _numbered(dataset: Examples, batch_size: int, **how: Any) -> DataLoader[Any]:
+    """As ``_loader``, with the numbers of the examples (B,) beside each batch."""
+    require_examples(dataset)
+    return _loader(_Numbered(dataset), batch_size, **how)
+
+
 def _loader(
     dataset: Examples, batch_size: int, *, order: int | None = None, pin_memory: bool = False
 ) -> DataLoader[Any]:
@@ -266,8 +376,11 @@ def _loader(
     )
 
 
-def optimizer(parameters: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
-    """The plan's optimiser over these parameters, anew."""
+def optimizer(parameters: Mapping[str, nn.Parameter], training: Training) -> torch.optim.Optimizer:
+    """The plan's optimiser over these parameters, anew, each at the plan's rate for its name."""
+    by_rate: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        by_rate.setdefault(training.rate_of(name), []).append(parameter)
     match training.optimizer:
         case "sgd":
             kind: type[torch.optim.Optimizer] = torch.optim.SGD
@@ -275,8 +388,9 @@ def optimizer(parameters: list[nn.Parameter], training: Training) -> torch.optim
             kind = torch.optim.Adam
         case "adamw":
             kind = torch.optim.AdamW
-    settings: dict[str, Any] = {"lr": training.learning_rate, "weight_decay": training.weight_decay}
-    return kind(parameters, **settings)
+    groups = [{"params": group, "lr": rate} for rate, group in by_rate.items()]
+    settings: dict[str, Any] = {"weight_decay": training.weight_decay}
+    return kind(groups, **settings)
 
 
 def _compute(training: Training) -> Compute:

@@ -76,6 +76,17 @@ def test_one_site_is_enough_to_open_ciphertexts(what):
     assert "any one site" in answers(what)["Who could undo this"]
 
 
+def test_what_is_told_beside_the_weights_is_said():
+    question = "What a site tells beside the weights"
+    assert question not in answers(MASKS)
+    dro = {"attribute": "sex", "method": "dro", "groups": ["F", "M"]}
+    asked = {"training": {"alignment": {}, "fairness": dro}}
+    assert "moments of its subjects' features and the share" in answers(asked)[question]
+    assert "hidden as that is" not in answers(asked)[question]
+    assert answers({**MASKS, **asked})[question].endswith("hidden as that is")
+    assert "training loss" in answers({"aggregation": {"fairness_q": 1.0}})[question]
+
+
 def test_a_sparse_graph_is_undone_by_fewer():
     assert "of its neighbours (about 8)" in answers(SPARSE)["Who could undo this"]
     assert "more than two thirds of the sites" in answers(MASKS)["Who could undo this"]

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from fedcore.client.learner import Learner
 from fedcore.client.loop import Client
 from fedcore.client.secure import Partner
 from fedcore.config import plan as plans
@@ -26,12 +27,21 @@ from fedcore.config.task import Task
 from fedcore.data.site import SiteData
 from fedcore.launch.api import ClientStatus, Launcher, WorkOrder
 from fedcore.models.initial import build_model
-from fedcore.records import ClientUpdate, EvaluationRecord, Reply, RoundRecord, Sealed, Split
+from fedcore.records import (
+    ClientUpdate,
+    EvaluationRecord,
+    Reply,
+    RoundRecord,
+    Sealed,
+    Split,
+    TrainOrder,
+)
 from fedcore.server import evaluation, orders, replies, rounds
 from fedcore.server.evaluation import next_round
 from fedcore.server.run import Run, open_run, record_of
 from fedcore.server.secure import evaluation as secure_evaluation
 from fedcore.server.secure import rounds as secure
+from fedcore.server.step import ServerState, initial_state, step
 from fedcore.store import envelope
 from fedcore.store.api import Store
 from fedcore.store.exchange import Exchange
@@ -66,6 +76,48 @@ def dataset(site: SiteData) -> dict[str, TensorDataset]:
     index = torch.arange(len(table))
     parts = {"train": index % 4 < 2, "validation": index % 4 == 2, "test": index % 4 == 3}
     return {name: TensorDataset(features[rows], labels[rows]) for name, rows in parts.items()}
+
+
+class Grouped(TensorDataset):
+    """Features, labels and a group of each example, as the attribute that fedcore looks for."""
+
+    def __init__(self, features: torch.Tensor, labels: torch.Tensor, groups: list[str]) -> None:
+        super().__init__(features, labels)
+        self.groups = {"sex": groups}
+
+
+def grouped(site: SiteData) -> dict[str, Grouped]:
+    """As ``dataset``, with a fifth column for the group: 0 is F, anything else M."""
+    rows = list(csv.reader(io.StringIO(site.files.get("table.csv").decode())))
+    members = ["M" if float(row[4]) else "F" for row in rows]
+    return {
+        name: Grouped(*part.tensors, [g for i, g in enumerate(members) if _PLACE[i % 4] == name])
+        for name, part in dataset(site).items()
+    }
+
+
+_PLACE = ("train", "train", "validation", "test")
+"""Of every four rows."""
+
+
+def csv_of(rows: np.ndarray) -> bytes:
+    """Rows of features, label and more, as a site's table."""
+    text = io.StringIO()
+    csv.writer(text).writerows(rows.tolist())
+    return text.getvalue().encode()
+
+
+def simulate(what: Plan, data: Mapping[str, Store], *, min_cell: int = 1) -> ServerState:
+    """All rounds as functions: what trains and what sums, and nothing between them."""
+    learners = {site: Learner(what, data[site], min_cell=min_cell) for site in sorted(data)}
+    state = initial_state(what, get_params(build_model(what)))
+    for round_num in range(what.rounds):
+        arrivals = []
+        for site, learner in learners.items():
+            order = TrainOrder("run-1", site, round_num, round_num, what.digest, "")
+            arrivals.append((site, learner.train(order, "", state.params)[0]))
+        state, _ = step(what, state, arrivals)
+    return state
 
 
 def table(site: str, rows: int = 48) -> bytes:

@@ -22,11 +22,14 @@ def digitised(image: NDArray[Any], step: float) -> NDArray[np.int16]:
     return np.clip(np.rint(image / step), -32768, 32767).astype(np.int16)
 
 
-def nifti(image: NDArray[Any], affine: NDArray[np.float64], device: Device, step: float) -> bytes:
-    """A .nii.gz of int16 with a slope; ``affine``: of ``image``, RAS+."""
-    voxels = stored(digitised(image, step), affine, device)
-    file = nibabel.Nifti1Image(*voxels)  # type: ignore[no-untyped-call]
-    file.header.set_slope_inter(step, 0.0)  # type: ignore[no-untyped-call]
+def nifti(
+    image: NDArray[Any], affine: NDArray[np.float64], device: Device, step: float | None = None
+) -> bytes:
+    """A .nii.gz of int16 with a slope, or of an outline; ``affine``: of ``image``, RAS+."""
+    whole = image.astype(np.uint8) if step is None else digitised(image, step)
+    file = nibabel.Nifti1Image(*stored(whole, affine, device))  # type: ignore[no-untyped-call]
+    if step is not None:
+        file.header.set_slope_inter(step, 0.0)  # type: ignore[no-untyped-call]
     file.header.set_xyzt_units("mm", "sec")  # type: ignore[no-untyped-call]
     return gzip.compress(file.to_bytes(), compresslevel=1, mtime=0)
 

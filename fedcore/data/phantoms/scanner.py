@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,9 +56,12 @@ def acquired(
     return uptake
 
 
+Voxel = TypeVar("Voxel", bound=np.integer[Any])
+
+
 def stored(
-    image: NDArray[np.int16], affine: NDArray[np.float64], scanner: Device
-) -> tuple[NDArray[np.int16], NDArray[np.float64]]:
+    image: NDArray[Voxel], affine: NDArray[np.float64], scanner: Device
+) -> tuple[NDArray[Voxel], NDArray[np.float64]]:
     """Voxels and affine as the scanner writes them, from RAS+: its slices, its axis directions."""
     image = image[:, :, :: scanner.slice_step]
     to_given = np.diag([1.0, 1.0, scanner.slice_step, 1.0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -10,11 +10,12 @@ from multiprocessing import get_context
 from typing import Protocol
 
 from fedcore import seeds
+from fedcore.data.layout import mask_key
 from fedcore.data.phantoms import files
 from fedcore.data.phantoms.cohort import Person, SiteSpec, people
 from fedcore.data.phantoms.damage import DAMAGES
 from fedcore.data.phantoms.description import described
-from fedcore.data.phantoms.subject import scanned
+from fedcore.data.phantoms.subject import Phantom, scanned
 
 Objects = dict[str, bytes]
 Subjects = Callable[[Callable[[Person], Objects], list[Person]], Iterator[Objects]]
@@ -64,7 +65,7 @@ def write_site(
 
 
 def subject_objects(spec: SiteSpec, person: Person, *, seed: int) -> Objects:
-    """Key → bytes of the images of one subject."""
+    """Key → bytes of the images of one subject, and of the outlines of what is found there."""
     phantom = scanned(spec, person, seed)
     objects = {}
     for modality, image in phantom.images.items():
@@ -74,11 +75,12 @@ def subject_objects(spec: SiteSpec, person: Person, *, seed: int) -> Objects:
             if path.endswith(".nii.gz")
             else files.photo(image)
         )
+    first = next(iter(objects))
+    drawn = _outlines(first, phantom, spec.disease.structures)
     damage = damages(spec, seed).get(person.label)
     if damage is not None:
-        first = next(iter(objects))
         objects[first] = damage(objects[first])
-    return objects
+    return objects | drawn
 
 
 def damages(spec: SiteSpec, seed: int) -> dict[str, Callable[[bytes], bytes]]:
@@ -95,6 +97,16 @@ def unlucky(spec: SiteSpec, seed: int) -> tuple[str, ...]:
     labels = [person.label for person in people(spec, seed) if purpose in person.consent]
     chosen = seeds.generator(seed, "damage", spec.name).permutation(labels)
     return tuple(map(str, chosen))
+
+
+def _outlines(image: str, phantom: Phantom, structures: Mapping[str, int]) -> Objects:
+    """The outline of each structure, on the grid of the subject's first image."""
+    return {
+        mask_key(image, name): files.nifti(
+            phantom.label == value, phantom.affine, phantom.person.scanner
+        )
+        for name, value in structures.items()
+    }
 
 
 @contextmanager

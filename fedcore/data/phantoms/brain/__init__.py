@@ -56,6 +56,7 @@ BRAIN = Disease(
     readme=_README,
     scanned="fedcore.data.phantoms.brain.head:scanned",
     step={"pet": SUV_STEP},
+    structures={"oedema": 2, "tumour": 1},
     sidecars={
         "t1ce": ("ce-gadolinium_T1w.json", sidecars.MR | {"ContrastBolusIngredient": "GADOLINIUM"}),
         "flair": ("FLAIR.json", sidecars.MR),

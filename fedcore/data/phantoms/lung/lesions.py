@@ -9,8 +9,6 @@ Units: HU, SUV.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from fedcore.data.phantoms.fields import FloatArray
@@ -18,7 +16,6 @@ from fedcore.data.phantoms.findings import Finding, Point, distance, happens, in
 from fedcore.data.phantoms.lung.anatomy import Thorax
 
 TUMOUR, NODE = 1, 2
-STRUCTURES: Mapping[str, int] = {"node": NODE, "tumour": TUMOUR}
 
 
 def tumour(diagnosis: str, chest: Thorax, rng: np.random.Generator) -> list[Finding]:
