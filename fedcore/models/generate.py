@@ -211,6 +211,8 @@ def conditional_vae(
     """
     if not task.modalities:
         raise ConfigError("task.modalities is empty: name at least one, or bring your own model")
+    if task.target is not None:
+        raise ConfigError("task.model: this one learns images of a class; remove task.target")
     apart = [name for name, modality in task.modalities.items() if not modality.shares_grid]
     if apart:
         raise ConfigError(
