@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import argparse
 
-from studies import audit, curve, results
+from studies import audit, curve, results, unlike
 
-STUDIES = {"audit": audit.main, "curve": curve.main}
+STUDIES = {"audit": audit.main, "curve": curve.main, "unlike": unlike.main}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
