@@ -1,10 +1,12 @@
 # The images of fedcore: `make image`. docs/images.md says how large they are, and why.
 #
 #   client  what a hospital runs: `fedcore client`, `fedcore agent`, `fedcore probe`
+#   site    the same, and `fedcore site import`, `report`, `check` and `prepare`
 #   server  the coordinating side: `fedcore coordinate`, Prefect, export, registry, report
 #   demo    for trials alone: an S3 service and synthetic hospitals
 #
-# Each is the one before it and a layer more, so that what they share is stored once.
+# Site and server are the client and a layer more, demo is the server and a layer more, so that
+# what they share is stored once.
 #
 # EXTRAS is what the client has beside training: agent, and ckks for plans that encrypt.
 #
@@ -36,6 +38,9 @@ ARG TORCH_INDEX=""
 ARG EXTRAS=agent
 RUN install-extras client,${EXTRAS}
 
+FROM client-dependencies AS site-dependencies
+RUN install-extras site
+
 FROM client-dependencies AS server-dependencies
 RUN install-extras server
 
@@ -65,6 +70,10 @@ FROM runtime AS client
 LABEL org.opencontainers.image.description="The client of a hospital, its agent and its probe"
 COPY --from=client-dependencies /opt/venv /opt/venv
 COPY --from=fedcore /opt/fedcore /opt/venv
+
+FROM client AS site
+LABEL org.opencontainers.image.description="What a hospital imports and prepares its scans with"
+COPY --from=site-dependencies /opt/added /opt/venv
 
 FROM client AS server
 LABEL org.opencontainers.image.description="The coordinating side of a federation"

@@ -53,8 +53,8 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 EXTRAS ?= agent
 KINDS := client server demo
 
-image:  ## build the images fedcore-client, -server and -demo (tag dev); for GPUs: TORCH_INDEX=
-	for kind in $(KINDS); do \
+image:  ## build the images fedcore-client, -site, -server, -demo (tag dev); for GPUs: TORCH_INDEX=
+	for kind in $(KINDS) site; do \
 	  docker build --target $$kind --build-arg TORCH_INDEX="$(TORCH_INDEX)" \
 	    --build-arg EXTRAS="$(EXTRAS)" --tag fedcore-$$kind:dev . || exit 1; \
 	done

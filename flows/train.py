@@ -15,9 +15,9 @@ from fedcore.config import federation as federations
 from fedcore.config import plan as plans
 from fedcore.errors import ServiceUnavailable
 from fedcore.launch.api import Launcher
-from fedcore.models.initial import build_model
 from fedcore.monitor import exposed
 from fedcore.records import EvaluationRecord, RoundRecord
+from fedcore.server.begin import initial_params
 from fedcore.server.connect import connect
 from fedcore.server.evaluation import next_round
 from fedcore.server.events import tell
@@ -25,7 +25,6 @@ from fedcore.server.orders import train_orders
 from fedcore.server.result import finished_run
 from fedcore.server.run import Run, open_run, record_of
 from fedcore.settings import flow_settings
-from fedcore.training.state import get_params
 from flows import tasks
 from flows.cancel import end_clients
 from flows.evaluate import evaluate_sites
@@ -68,7 +67,7 @@ def train(plan: str, federation: str, run_id: RunId | None = None) -> dict[str, 
             run_id,
             connection.signing_key,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
-            initial=lambda: get_params(build_model(what)),
+            initial=lambda: initial_params(what),
         )
         tell("run", run_id=run.run_id, rounds=what.rounds, sites=run.population)
         first = next_round(run)

@@ -1,8 +1,9 @@
 """The demo's four hospitals in one process: their scans made once, a plan trained in seconds.
 
-What trains and what sums is the code of a real run (``Learner``, ``server.step``). There is no
-store between them, no signature, no process and no mask: so no plan that hides updates. Where a
-plan's model has fixed features, they are computed once, and the same map is trained on them.
+What trains, codes and sums is the code of a real run (``Learner``, ``server.step``), and what
+would travel is packed as it would be, to count its bytes. There is no store between them, no
+process and no mask: so no plan that hides updates. Where a plan's model has fixed features, they
+are computed once, and the same map is trained on them.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from fedcore import params as flat
 from fedcore.client.learner import Learner
 from fedcore.config.functions import resolve
 from fedcore.config.plan import Plan
@@ -26,6 +29,7 @@ from fedcore.config.section import Function
 from fedcore.config.task import Task
 from fedcore.data import bids
 from fedcore.data.phantoms.cohort import demo_federation
+from fedcore.data.phantoms.diseases import DISEASES
 from fedcore.data.phantoms.writer import write_federation
 from fedcore.data.site import SiteData
 from fedcore.evaluation.metrics import merge
@@ -33,9 +37,12 @@ from fedcore.models.initial import build_model
 from fedcore.models.private import FindingsClassifier, findings_classifier
 from fedcore.params import Params
 from fedcore.records import ClientUpdate, EvalOrder, TrainOrder
-from fedcore.server.step import initial_state, step
+from fedcore.server.step import ServerState, coded_change, initial_state, step
+from fedcore.store import blobs
 from fedcore.store.api import Store
+from fedcore.store.exchange import order_digest, pack_reply
 from fedcore.store.filesystem import FilesystemStore
+from fedcore.store.identity import FRAME
 from fedcore.store.patient import PatientStore
 from fedcore.training.state import get_params
 
@@ -44,12 +51,25 @@ SEED = 20261124
 """The demo's: the same scans as `make demo` makes."""
 
 
+@dataclass
+class Traffic:
+    """Bytes of what travels to and from all sites, packed and signed, and what the params and
+    updates alone would be as float32."""
+
+    up: int = 0
+    down: int = 0
+    as_float32: int = 0
+
+
 @functools.cache
-def hospitals(folder: Path = FOLDER, seed: int = SEED, scale: float = 1.0) -> Mapping[str, Store]:
+def hospitals(
+    folder: Path = FOLDER, seed: int = SEED, scale: float = 1.0, disease: str = "brain"
+) -> Mapping[str, Store]:
     """The sites' files by name, made below ``folder`` if they are not there yet (minutes)."""
-    specs, stores = demo_federation(seed, scale), dict[str, Store]()
+    specs = demo_federation(seed, scale, disease=DISEASES[disease])
+    stores, below = dict[str, Store](), "" if disease == "brain" else f"{disease}-"
     for spec in specs:
-        place = folder / f"{seed}-{scale:g}" / spec.name
+        place = folder / f"{below}{seed}-{scale:g}" / spec.name
         place.mkdir(parents=True, exist_ok=True)
         stores[spec.name] = FilesystemStore(place)
     missing = [spec for spec in specs if not stores[spec.name].exists("made")]
@@ -114,42 +134,62 @@ def _found(site: _Site, arguments: str) -> Mapping[str, TensorDataset]:
     return made
 
 
-def trained(plan: Plan, sites: Mapping[str, Store]) -> Params:
-    """The params that the plan's rounds come to; of a plan whose noise is seeded, always the same.
+def trained(plan: Plan, sites: Mapping[str, Store], traffic: Traffic | None = None) -> Params:
+    """The params that the plan's rounds come to, as the sites have them; of a plan whose noise is
+    seeded, always the same.
 
-    ValueError for a plan that hides updates.
+    To ``traffic`` is added what travels: replies, and params or changes. ValueError for a plan
+    that hides updates.
     """
     if plan.secure_aggregation.mode != "none":
         raise ValueError("here nothing is masked, so that noise by the sites would be left out")
-    plan = _on_what_is_read(plan)
+    plan, traffic = _on_what_is_read(plan), traffic or Traffic()
     learners = {name: Learner(plan, sites[name], min_cell=5) for name in sorted(sites)}
+    rests: dict[str, Params] = {name: {} for name in learners}
     state = initial_state(plan, get_params(build_model(plan)))
     for round_num in range(plan.rounds):
-        updates = [
-            (name, _update(learner, plan, name, round_num, state.params))
-            for name, learner in learners.items()
-        ]
-        state, _ = step(plan, state, updates)
-    return state.params
+        updates = []
+        for name, learner in learners.items():
+            rest = rests[name] if plan.compression.feedback else None
+            update, rests[name] = _update(learner, plan, name, round_num, state.public, rest)
+            traffic.up += len(pack_reply(update, compress=plan.compression.compress).data) + FRAME
+            traffic.as_float32 += flat.nbytes(flat.only(state.params, update.weights))
+            traffic.as_float32 += flat.nbytes(state.params)
+            updates.append((name, update))
+        before = state
+        state, _ = step(plan, before, updates)
+        traffic.down += len(sites) * _told(plan, before, state)
+    return state.shared
 
 
-def macro_auc(plan: Plan, sites: Mapping[str, Store], params: Params) -> float:
-    """On the held-out subjects of all sites."""
+def _told(plan: Plan, before: ServerState, after: ServerState) -> int:
+    """Bytes of what a site fetches to come from one round's params to the next one's."""
+    if not plan.compression.down:
+        return len(blobs.pack(after.public))
+    change = coded_change(plan, before, after)
+    return len(blobs.pack(change, compress=plan.compression.compress))
+
+
+def macro_auc(
+    plan: Plan, sites: Mapping[str, Store], params: Params, *, min_cell: int = 5
+) -> float:
+    """On the held-out subjects of all sites. DataError where a site has fewer than ``min_cell``."""
     plan, statistics = _on_what_is_read(plan), dict[str, Any]()
     for name in sorted(sites):
         order = EvalOrder("study", name, 0, plan.rounds, plan.digest, "", split="test")
-        learner = Learner(plan, sites[name], min_cell=5)
+        learner = Learner(plan, sites[name], min_cell=min_cell)
         statistics = merge([statistics, learner.evaluate(order, "", params, None).statistics])
     summary = resolve(plan.task.metrics.summarise)(statistics, plan.task.classes)
     return float(summary["overall"]["macro_auc"]["value"])
 
 
 def _update(
-    learner: Learner, plan: Plan, site: str, round_num: int, params: Params
-) -> ClientUpdate:
+    learner: Learner, plan: Plan, site: str, round_num: int, params: Params, rest: Params | None
+) -> tuple[ClientUpdate, Params]:
     order = TrainOrder("study", site, round_num, round_num, plan.digest, "")
     key = hashlib.sha256(f"{plan.seed} {site} {round_num}".encode()).digest()
-    return learner.train(order, "", params, noise_key=key)[0]
+    digest = order_digest(order)  # a reply tells it
+    return learner.train(order, digest, params, noise_key=key, rest=rest)
 
 
 def _on_what_is_read(plan: Plan) -> Plan:

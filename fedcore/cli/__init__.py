@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from fedcore.cli import files, imports, ledger, models, site, study
+from fedcore.cli import files, imports, ledger, models, params, site, study
 from fedcore.errors import FedcoreError
 from fedcore.terminal import console
 
@@ -32,6 +32,7 @@ imports.add_to(site.site_app)
 app.add_typer(site.site_app, name="site")
 app.add_typer(ledger.ledger_app, name="ledger")
 app.add_typer(models.models_app, name="models")
+app.add_typer(params.params_app, name="params")
 
 
 def main() -> None:

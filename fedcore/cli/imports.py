@@ -113,8 +113,8 @@ def site_report(
         show_rows("Quarantine", [
             ({"patient": known.get(item.study, ("?", "?"))[0]} if who else {})
             | {"subject": item.subject or "none", "modality": item.modality, "reason": item.reason,
-               "found": item.sentence, "remedy": item.remedy}
-            for item in found.aside
+               "found": item.sentence, "remedy": item.remedy, "times": times}
+            for item, times in found.counted.items()
         ])  # fmt: skip
     if html is not None:
         from fedcore.imports.page import page

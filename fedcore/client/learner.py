@@ -16,6 +16,7 @@ from fedcore import params as flat
 from fedcore import seeds
 from fedcore.aggregation import nova, qfair, scaffold, weights
 from fedcore.client.personal import Personal
+from fedcore.client.pretraining import pretrained
 from fedcore.compression import feedback
 from fedcore.compression.chain import chain
 from fedcore.compression.codec import Turn, shapes_of
@@ -91,7 +92,11 @@ class Learner:
         """
         plan, started = self._plan, time.perf_counter()
         dataset = self._dataset("train")
-        state.load_params(self._module, self._own(params, personal))
+        self._check_start(order, params)
+        begin = self._own(params, personal)
+        state.load_params(self._module, begin)
+        learnt, errors = pretrained(plan, order, self._module, dataset)
+        state.load_params(self._module, {**begin, **learnt})
         seed = seeds.derive(plan.seed, "train", order.site, order.round_num)
         variates = self._variates(params, control, personal)
         result = self._trained(dataset, seed, noise_key, variates)
@@ -129,6 +134,7 @@ class Learner:
             data=self._summary_of_training(dataset),
             measurements={
                 **result.measurements,
+                **errors,
                 "update_norm": norm,
                 "seconds.train": time.perf_counter() - started,
             },
@@ -191,6 +197,14 @@ class Learner:
                 "reported on",
                 reason=f"fewer than {self._min_cell} subjects in the {split} split",
             )
+
+    def _check_start(self, order: TrainOrder, params: Params) -> None:
+        """Raises OrderRefused if the run does not begin with what the plan says it does."""
+        start = self._plan.training.start
+        if start is None or order.round_num > 0:
+            return
+        if flat.digest({n: a for n, a in params.items() if start.takes(n)}) != start.digest:
+            raise OrderRefused("the run does not begin with the params of the plan's start.digest")
 
     def _own(self, params: Params, personal: Personal | None) -> Params:
         """The server's params, and those that stay here: as they were kept, or as all begin.

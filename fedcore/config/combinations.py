@@ -155,6 +155,17 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
         Option("FedRep (`training.local` and `local_epochs` set)",
                {"training": {"local": ["head.*"], "local_epochs": 1}}),
     ),
+    "transfer": (
+        Option("every param trained at one rate"),
+        Option("`training.freeze` set", {"training": {"freeze": ["encoder.*"]}}),
+        Option("`training.learning_rates` set",
+               {"training": {"learning_rates": {"encoder.*": 0.1}}}),
+    ),
+    "pretraining": (
+        Option("no pre-training"),
+        Option("`training.pretraining` set",
+               {"training": {"pretraining": {"modalities": ["pet"]}}}),
+    ),
     "compression": (
         Option("float32"),
         Option("`up: float16`", _coded(up=[_FLOAT16]), "float16"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal, Self
 
@@ -9,6 +10,32 @@ from pydantic import Field, model_validator
 
 from fedcore.aggregation.statistics import GROUPS, MOMENTS
 from fedcore.config.section import Section
+
+
+class Start(Section):
+    """Params of round 0 that another training made, in place of random ones."""
+
+    file: str = Field(description="safetensors, by `fedcore params import`; the server reads it")
+    digest: str = Field(
+        pattern="^[0-9a-f]{64}$", description="of those params; each site compares it with what it "
+        "is sent"
+    )  # fmt: skip
+    params: list[str] = Field(
+        min_length=1, description="patterns of names of the params that it holds"
+    )
+
+    def takes(self, name: str) -> bool:
+        """Whether the param of this name is taken from the file."""
+        return any(fnmatchcase(name, pattern) for pattern in self.params)
+
+
+class Pretraining(Section):
+    """Encoders that learn to reconstruct a site's own images before they learn the task there."""
+
+    modalities: list[str] = Field(min_length=1, description="whose encoders, e.g. pet")
+    epochs: int = Field(default=10, ge=1, description="over the images, in each of the rounds")
+    learning_rate: float = Field(default=1e-3, gt=0, description="of Adam")
+    rounds: int = Field(default=1, ge=1, description="of the run's first rounds, which begin so")
 
 
 class GroupFairness(Section):
@@ -64,6 +91,20 @@ class Training(Section):
         default=0, ge=0, description="FedRep: epochs over the local params alone, before `epochs` "
         "over the shared ones alone; 0 = all params together"
     )  # fmt: skip
+    start: Start | None = Field(
+        default=None, description="params that the run begins with; unset = random ones"
+    )
+    freeze: list[str] = Field(
+        default=[], description="patterns of names of params that stay as they begin, e.g. "
+        "encoder.pet.*"
+    )  # fmt: skip
+    learning_rates: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={}, description="pattern of names of params → by what learning_rate is multiplied "
+        "for them; by all, where several match"
+    )  # fmt: skip
+    pretraining: Pretraining | None = Field(
+        default=None, description="encoders that begin by reconstruction; unset = none"
+    )
     imbalance: Literal["none", "class_weights", "logit_adjustment"] = Field(
         default="none", description="by the site's own counts of classes. class_weights: every "
         "class counts the same; logit_adjustment: Menon et al. 2021"
@@ -79,6 +120,15 @@ class Training(Section):
     threads: int = Field(
         default=1, ge=1, description="CPU threads; part of the plan because sums depend on it"
     )
+
+    def freezes(self, name: str) -> bool:
+        """Whether the param of this name is not trained."""
+        return any(fnmatchcase(name, pattern) for pattern in self.freeze)
+
+    def rate_of(self, name: str) -> float:
+        """The learning rate of the param of this name."""
+        factors = (f for pattern, f in self.learning_rates.items() if fnmatchcase(name, pattern))
+        return math.prod(sorted(factors), start=self.learning_rate)
 
     @property
     def statistics(self) -> frozenset[str]:

@@ -31,9 +31,11 @@ class Gates(Section):
     min_sensitivity: float | None = Field(default=None, ge=0, le=1)
     min_specificity: float | None = Field(default=None, ge=0, le=1)
     min_site_auc: float | None = Field(default=None, ge=0, le=1, description="of the worst site")
+    min_dice: float | None = Field(default=None, ge=0, le=1, description="of a segmentation")
+    min_site_dice: float | None = Field(default=None, ge=0, le=1, description="of the worst site")
     max_group_gap: float | None = Field(
-        default=None, ge=0, le=1,
-        description="largest difference in macro AUC between two groups of one attribute",
+        default=None, ge=0, le=1, description="largest difference in macro AUC, of a segmentation "
+        "in Dice, between two groups of one attribute",
     )  # fmt: skip
 
     def asked(self) -> dict[str, float]:
@@ -72,6 +74,17 @@ class Plan(Section):
     def _modalities_by_name(cls, task: Task) -> Task:
         """The canonical plan, which the sites read, has them so; their order is a model's input."""
         return task.model_copy(update={"modalities": dict(sorted(task.modalities.items()))})
+
+    @model_validator(mode="after")
+    def _pretrains_what_there_is(self) -> Self:
+        how = self.training.pretraining
+        unknown = sorted(set(how.modalities) - set(self.task.modalities)) if how else []
+        if unknown:
+            raise ValueError(
+                f"training: pretraining: {unknown[0]!r} is none of task.modalities "
+                f"({', '.join(self.task.modalities)})"
+            )
+        return self
 
     @model_validator(mode="after")
     def _combines(self) -> Self:

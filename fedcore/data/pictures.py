@@ -148,8 +148,8 @@ def _drawn(
         for plane, tile in column.items():
             page.paste(tile, (x, y))
             left, right = "AP" if plane == "sagittal" else "RL"
-            draw.text((x + 3, y + 2), left, _FAINT, font)
-            draw.text((x + _TILE - 11, y + 2), right, _FAINT, font)
+            for edge, side in ((x + 3, left), (x + _TILE - 11, right)):
+                draw.text((edge, y + 2), side, _INK, font, stroke_width=1, stroke_fill="black")
             y += heights[plane] + _GAP
         for line in _wrapped(notes.get(name, ())):
             draw.text((x, y), line, _FAINT, font)

@@ -32,11 +32,11 @@ from fedcore.imports.secret import Secret
 
 _SECONDS = 300.0
 _OFF_VOXELS = 0.75  # ours is the headers'; this is about axes and slices that were mixed up
-_UNKNOWN_SYNTAXES = (  # what dcm2niix cannot decode
-    "1.2.840.10008.1.2.4.51",  # JPEG, 12 bits
-    "1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203",  # HTJ2K
-    "1.2.840.10008.1.2.4.110", "1.2.840.10008.1.2.4.112",  # JPEG XL
-)  # fmt: skip
+_UNKNOWN_SYNTAXES = {  # what dcm2niix cannot decode
+    "1.2.840.10008.1.2.4.51": "JPEG with 12 bits",
+    **{f"1.2.840.10008.1.2.4.{end}": "HTJ2K" for end in (201, 202, 203)},
+    **{f"1.2.840.10008.1.2.4.{end}": "JPEG XL" for end in (110, 111, 112)},
+}
 _VIDEO = "1.2.840.10008.1.2.4.10"
 
 Array = NDArray[Any]
@@ -60,8 +60,9 @@ def convert(
 ) -> Converted:
     """The volume of a series whose geometry was checked. Raises Unfit."""
     syntax = instances[0].syntax
-    if syntax in _UNKNOWN_SYNTAXES or syntax.startswith(_VIDEO):
-        raise Unfit(Reason.COMPRESSION, f"transfer syntax {syntax}")
+    unknown = "video" if syntax.startswith(_VIDEO) else _UNKNOWN_SYNTAXES.get(syntax)
+    if unknown is not None:
+        raise Unfit(Reason.COMPRESSION, f"transfer syntax {syntax}: {unknown}")
     notes = []
     kept = _without_spares(instances, geometry)
     if len(kept) < len(instances):

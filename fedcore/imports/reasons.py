@@ -68,7 +68,8 @@ REMEDIES = {
     Reason.COLOUR: "Import the grey-scale original, not a fused or colour-coded copy.",
     Reason.BURNED_IN: "Have somebody look at it; if no name shows, set burned_in: flag in the "
     "rules.",
-    Reason.COMPRESSION: "Decompress it first, e.g. with dcmdjpeg of DCMTK.",
+    Reason.COMPRESSION: "Have the PACS export it as Explicit VR Little Endian; or decompress it: "
+    "JPEG of 12 bits with dcmdjpeg (DCMTK), HTJ2K with pydicom and pylibjpeg-openjpeg.",
     Reason.PIXELS: "Export the series again: its pixels are damaged or cut short.",
     Reason.GEOMETRY: "Report it: the image does not lie where its header says.",
     Reason.UNSAFE_ARCHIVE: "Unpack the archive by hand, look at it, and import the folder.",

@@ -49,6 +49,11 @@ class Report:
         """Reason → how often something was set aside for it."""
         return dict(Counter(item.reason for item in self.aside).most_common())
 
+    @property
+    def counted(self) -> dict[Aside, int]:
+        """What is aside, each once, and how often: files of no subject differ in nothing."""
+        return dict(Counter(self.aside))
+
     def as_fields(self) -> dict[str, Any]:
         """For JSON."""
         return {

@@ -42,7 +42,7 @@ def scale(heads: Iterable[Dataset]) -> Scale:
         kind = text(head, "SUVType").upper()
         if kind not in ("", "BW"):
             raise Unfit(Reason.SUV_TYPE, f"it holds SUV of type {kind}")
-        return Scale(1.0, "SUV already")
+        return Scale(1.0, "as stored")
     if unit == "BQML":
         return Scale(*_by_weight(slices))
     if unit == "CNTS":

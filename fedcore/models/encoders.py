@@ -38,17 +38,21 @@ class ConvEncoder(nn.Module):
         return self.project(pooled)  # type: ignore[no-any-return]
 
 
-def stage(channels_in: int, channels_out: int, dimensions: int = 3) -> nn.Sequential:
+def stage(
+    channels_in: int, channels_out: int, dimensions: int = 3, *, stride: int = 2
+) -> nn.Sequential:
     """Convolution, normalisation, activation: (B, C_in, X, Y, Z) → (B, C_out, X/2, Y/2, Z/2).
 
-    ``dimensions``: 2 is the same without Z.
+    ``dimensions``: 2 is the same without Z. ``stride``: by how much each axis shrinks.
 
     Normalised within a subject, never across a batch, so that neither another site's intensities
     nor (with private gradients) another subject leaks in. Kaiming's initialisation (He et al.
     2015, https://arxiv.org/abs/1502.01852). ``channels_out``: a multiple of 4.
     """
     kind = nn.Conv2d if dimensions == 2 else nn.Conv3d
-    convolution = kind(channels_in, channels_out, kernel_size=3, stride=2, padding=1, bias=False)
+    convolution = kind(
+        channels_in, channels_out, kernel_size=3, stride=stride, padding=1, bias=False
+    )
     nn.init.kaiming_normal_(convolution.weight)
     normalisation = nn.GroupNorm(num_groups=4, num_channels=channels_out)
     return nn.Sequential(convolution, normalisation, nn.LeakyReLU(0.1, inplace=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+
 import torch
 from torch import nn
 
@@ -30,6 +32,7 @@ def build_model(plan: Plan) -> nn.Module:
             f"{plan.task.model.function} returned {type(module).__name__}; the plan's model "
             "function must return a torch.nn.Module"
         )
+    _freeze(module, plan.training)
     _add_statistics(module, plan.training)
     return module
 
@@ -61,3 +64,23 @@ def _features(module: nn.Module, name: str) -> int:
             f"{', '.join(linear) or 'none'}"
         )
     return linear[name]
+
+
+def _freeze(module: nn.Module, training: Training) -> None:
+    """Let what ``training.freeze`` names require no gradient.
+
+    Raises ConfigError where a pattern of ``training`` names no parameter, or all are frozen.
+    """
+    parameters = dict(module.named_parameters())
+    for field in ("freeze", "learning_rates"):
+        for pattern in getattr(training, field):
+            if not fnmatch.filter(parameters, pattern):
+                raise ConfigError(
+                    f"training: {field}: no param's name matches {pattern!r}; correct it; the "
+                    f"model's params are: {', '.join(sorted(parameters))}"
+                )
+    frozen = [parameter for name, parameter in parameters.items() if training.freezes(name)]
+    if frozen and len(frozen) == len(parameters):
+        raise ConfigError("training: freeze leaves no param to train; correct the patterns")
+    for parameter in frozen:
+        parameter.requires_grad_(False)

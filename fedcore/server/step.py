@@ -155,6 +155,7 @@ def advance(
 ) -> ServerState:
     """The state of the next round: noise on the sum, division by the weights, server optimiser.
 
+    What is frozen stays, whatever noise the sum of its module has.
     Where the sites add the noise, the sum came with it. ``population``: how many sites there are
     beside the cohort's, for SCAFFOLD; unset = those of the sum.
     """
@@ -176,6 +177,7 @@ def advance(
     params, optimizer_state = _optimizer(rule).apply(state.params, learnt, state.optimizer)
     means = {n: state.params[n] + mean_update[n] for n in mean_update if n not in learnt}
     params = _emphasised(plan, {**params, **means})
+    params = {n: state.params[n] if plan.training.freezes(n) else a for n, a in params.items()}
     clip_norm = _adapted(plan, state, summed, normals)
     control = _control(plan, state, summed, population or len(summed.weights))
     following = ServerState(

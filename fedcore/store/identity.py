@@ -29,7 +29,7 @@ _MAGIC = b"fedsign1"
 _REPLY = b"fedcore reply 1\n"  # one domain a kind: no signature can pass for one of another kind
 _ROTATION = b"fedcore rotation 1\n"
 _KEY, _HEAD, _SIGNATURE = 32, 32, 64
-_FRAME = len(_MAGIC) + _KEY + _HEAD + _SIGNATURE
+FRAME = len(_MAGIC) + _KEY + _HEAD + _SIGNATURE
 
 NO_HEAD = bytes(_HEAD)
 """The head of an egress record in which there is nothing yet, or of which nothing is told."""
@@ -94,14 +94,14 @@ def open_reply(data: bytes, site: str, who: Roll) -> memoryview:
 
     Raises UpdateRejected that names the site, what is wrong, and the way out.
     """
-    if not data.startswith(_MAGIC) or len(data) < _FRAME:
+    if not data.startswith(_MAGIC) or len(data) < FRAME:
         if site in who.accepted:
             raise UpdateRejected(
                 f"site {site}: its reply is not signed, and the federation lists identities of it; "
                 "set FEDCORE_IDENTITY at the site"
             )
         return memoryview(data)
-    public, signature, blob = data[8:40], data[72:_FRAME], memoryview(data)[_FRAME:]
+    public, signature, blob = data[8:40], data[72:FRAME], memoryview(data)[FRAME:]
     name = base64.b64encode(public).decode()
     if public in who.revoked:
         raise UpdateRejected(

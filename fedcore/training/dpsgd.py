@@ -81,7 +81,7 @@ def train(
             trainable = gradients.trainable
             shared = {name: p for name, p in trainable.items() if not training.stays(name)}
             start = {name: parameter.detach().clone() for name, parameter in shared.items()}
-            optimizer = local.optimizer(list(trainable.values()), training)
+            optimizer = local.optimizer(trainable, training)
             for _ in range(privacy.steps):
                 chosen = np.flatnonzero(uniforms(len(dataset)) < privacy.sampling_rate)
                 sums = gradients.clipped_sum(dataset, chosen.tolist())

@@ -80,6 +80,16 @@ def test_an_afternoon(site: Site, source: Path) -> None:
     assert "FEDCORE_POLICY" in rows["credentials and isolation"]["found"]
 
 
+def test_files_of_no_subject_are_counted(site: Site, tmp_path: Path) -> None:
+    """Thirty with the same trouble are one line, not thirty."""
+    site.bring(scans.write(tmp_path / "nobody", scans.series("CT", patient="")))
+    code, told = site.run("report", "--html", site.folder / "page.html")
+    assert (code, len(told["quarantined"])) == (0, scans.SHAPE[2])
+    page = (site.folder / "page.html").read_text()
+    assert page.count("PatientID is empty") == 1
+    assert f"<td>{scans.SHAPE[2]}</td></tr>" in page
+
+
 def test_what_stands_in_the_way_is_bad(site: Site, source: Path) -> None:
     code, told = site.run("check")
     assert code == 1

@@ -166,4 +166,6 @@ def test_a_syntax_that_nobody_here_can_read_is_said(tmp_path: Path) -> None:
         image.PixelData = encapsulate([b"\xff\xd8 12-bit JPEG \xff\xd9"])
         image["PixelData"].is_undefined_length = True
         image.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.51"
-    assert scans.reason(tmp_path, stack) == "unknown compression"
+    outcome = scans.only(scans.bring(write(tmp_path, stack)))
+    assert outcome.reason == "unknown compression"
+    assert "JPEG with 12 bits" in str(outcome.sentence)

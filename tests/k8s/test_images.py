@@ -58,7 +58,7 @@ def test_the_linter_would_say_something() -> None:
     assert "DL3007" in hadolint("-", stdin="FROM python:latest\n").stdout
 
 
-@pytest.mark.parametrize("target", ["client", "server", "demo"])
+@pytest.mark.parametrize("target", ["client", "site", "server", "demo"])
 def test_an_image_runs_without_rights_and_without_an_entrypoint(target: str) -> None:
     said = stages()[target]
     assert [rest for name, rest in said if name == "USER"] == ["10001:10001"]
@@ -69,7 +69,7 @@ def test_an_image_runs_without_rights_and_without_an_entrypoint(target: str) -> 
 
 
 def test_all_that_an_image_copies_is_built_in_another_stage() -> None:
-    for target in ("client", "server", "demo"):
+    for target in ("client", "site", "server", "demo"):
         copied = [rest for name, rest in stages()[target] if name == "COPY"]
         assert all(rest.startswith("--from=") for rest in copied)
 
@@ -150,6 +150,20 @@ def test_the_commands_of_a_site_explain_themselves_in_its_image(command: str) ->
     done = run_with(needed_by("client,agent"), f"{code}; fedcore.__main__.main()")
     assert done.returncode == 0, done.stderr
     assert f"fedcore {command}" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["import", "report", "check", "prepare"])
+def test_the_image_for_a_site_s_scans_is_enough_for_them(command: str) -> None:
+    """To the end of an import of nothing, or to what is wrong with a plan."""
+    arguments = {"import": ["."], "check": [], "report": ["--html", "x.html"]}
+    line = ["fedcore", "site", command, *arguments.get(command, ["none.yaml"]), "--data", "."]
+    code = (
+        "import os, sys, tempfile; os.chdir(tempfile.mkdtemp()); "
+        f"sys.argv = {line!r}; import fedcore.__main__"
+    )
+    done = run_with(needed_by("client,agent,site"), f"{code}; fedcore.__main__.main()")
+    assert "Error" not in done.stderr, done.stderr
+    assert done.returncode in ((66, 78) if command == "prepare" else (0, 1)), done.stderr
 
 
 def test_the_client_alone_needs_no_kubernetes() -> None:

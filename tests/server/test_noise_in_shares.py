@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from fedcore import params as flat
 from fedcore.client import secure as client
 from fedcore.client.private import training_key
+from fedcore.compression.chain import chain
+from fedcore.compression.codec import Turn, joined, shapes_of
 from fedcore.errors import QuorumNotReached
 from fedcore.privacy import discrete_gaussian, fixed_point, noise_shares
 from fedcore.privacy.secagg.secrets import derive
@@ -24,7 +26,12 @@ CLIP_NORM, MULTIPLIER, THRESHOLD = 1.0, 0.8, 2
 STEPS = ("keys", "shares", "update", "consistency", "unmask")
 
 
-def plan(rounds: int = 1, noise_multiplier: float = MULTIPLIER, **fields: Any) -> toy.Plan:
+def plan(
+    rounds: int = 1,
+    noise_multiplier: float = MULTIPLIER,
+    compression: dict[str, Any] | None = None,
+    **fields: Any,
+) -> toy.Plan:
     by = "sites" if noise_multiplier else "server"
     return toy.plan(
         rounds=rounds,
@@ -32,6 +39,7 @@ def plan(rounds: int = 1, noise_multiplier: float = MULTIPLIER, **fields: Any) -
         secure_aggregation={"mode": "masks", "threshold": THRESHOLD},
         privacy={"clip_norm": CLIP_NORM, "noise_multiplier": noise_multiplier, "noise_by": by,
                  **fields},
+        compression=compression or {},
     )  # fmt: skip
 
 
@@ -49,13 +57,16 @@ def released(run: Run, survivors: int) -> NDArray[np.float64]:
     return survivors * np.concatenate([moved[name].ravel() for name in sorted(moved)]).astype(float)
 
 
-def share(run: Run, site: str, data: MemoryStore, round_num: int = 0) -> NDArray[np.float64]:
-    """What the site added, drawn again from the secret in its own bucket."""
+def share(
+    run: Run, site: str, data: MemoryStore, round_num: int = 0, *, sent: int | None = None
+) -> NDArray[np.float64]:
+    """What the site added, drawn again from the secret in its own bucket. ``sent``: to how
+    many values; unset = all params."""
     orders = toy.orders.train_orders(run, round_num)
     order = next(order for order in orders if order.site == site)
     key = derive(training_key(data, run.plan, order), "share of noise")
     grid = fixed_point.grid(20, CLIP_NORM, 3)
-    dimension = sum(array.size for array in load_state(run, 0).params.values())
+    dimension = sent or sum(array.size for array in load_state(run, 0).params.values())
     unit = noise_shares.sensitivity(grid.largest, dimension)
     stddev = noise_shares.stddev(MULTIPLIER, unit, THRESHOLD)
     return discrete_gaussian.sample(stddev, dimension, key) * grid.step
@@ -148,6 +159,32 @@ def test_over_fewer_sites_than_the_noise_was_made_for_nothing_is_opened(
 ) -> None:
     with pytest.raises(QuorumNotReached, match="no update was revealed"):
         play(plan(), data, drops={"west": "update", "north": "update"})
+
+
+@pytest.mark.parametrize("step", [None, "update"])
+def test_where_a_sample_is_sent_the_noise_is_on_all_of_it_and_on_nothing_else(
+    data: dict[str, MemoryStore], step: str | None
+) -> None:
+    launching = {} if step is None else {"drops": {"west": step}}
+    sample = {"up": [{"stage": "subsample", "every": 4}], "feedback": True}
+    run = play(plan(compression=sample), data, **launching)
+    bare = play(plan(noise_multiplier=0, compression=sample), toy.site_stores(), **launching)
+    record = toy.record_of(run, 0)
+    assert record is not None
+    survivors = tuple(record.weights)
+    assert ("west" in survivors) == (step is None)
+    params = load_state(run, 0).params
+    codec, turn = chain(**run.plan.coding("up", 0)), Turn(run.plan.seed, 0, "")
+    ones = codec.encode({name: np.ones_like(array) for name, array in params.items()}, turn)
+    sent = joined(codec.expand(ones, shapes_of(params), turn)) > 0
+    size = int(sent.sum())
+    assert 0 < size < sent.size / 2
+
+    added = released(run, len(survivors)) - released(bare, len(survivors))
+    noise = sum(share(run, site, data[site], sent=size) for site in survivors)
+    np.testing.assert_allclose(added[sent], noise, atol=1e-5 * CLIP_NORM)
+    assert not added[~sent].any()
+    assert privacy(run.plan)["epsilon"] == privacy(plan())["epsilon"], "sampling claims nothing"
 
 
 def test_noise_of_another_round_is_other_noise(data: dict[str, MemoryStore]) -> None:
