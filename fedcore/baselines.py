@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import Any
 
-import numpy as np
-
 from fedcore import seeds
 from fedcore.config import plan as plans
 from fedcore.config.federation import Location
 from fedcore.config.functions import resolve
 from fedcore.config.plan import Plan
 from fedcore.data.site import SiteData
-from fedcore.evaluation.metrics import collect, summarise
+from fedcore.evaluation.headline import headline
 from fedcore.models.initial import build_model
 from fedcore.store.connect import Keys, open_store
 from fedcore.training import local
@@ -50,7 +48,7 @@ class Pooled:
 
 @dataclass(frozen=True)
 class Baselines:
-    """Macro AUC on the held-out subjects of all sites together."""
+    """Macro AUC, of a segmentation Dice, on the held-out subjects of all sites together."""
 
     single_site: Mapping[str, float | None]
     centralised: float | None
@@ -95,7 +93,7 @@ def _datasets(plan_json: str, where: Sites) -> dict[str, Mapping[str, Any]]:
 
 
 def _train_and_score(plan: Plan, where: Sites, only: str | None) -> float | None:
-    """Macro AUC of a model trained at the site ``only``, or on all sites' data if None."""
+    """The headline figure of a model trained at the site ``only``, or on all data if None."""
     data = _datasets(plan.canonical().decode(), where)
     chosen = [only] if only is not None else list(data)
     one_model = {"epochs": plan.training.epochs * plan.rounds, "local": [], "local_epochs": 0}
@@ -111,6 +109,7 @@ def _train_and_score(plan: Plan, where: Sites, only: str | None) -> float | None
     load_params(module, result.params)
     held_out = Pooled([splits["test"] for splits in data.values()])
     scores, targets = local.predict(module, held_out, plan.training)
-    statistics = collect(scores, np.asarray(targets), {}, num_classes=len(plan.task.classes))
-    auc: float | None = summarise(statistics, plan.task.classes)["overall"]["macro_auc"]["value"]
-    return auc
+    metrics, classes = plan.task.metrics, plan.task.classes
+    statistics = resolve(metrics.collect)(scores, targets, {}, num_classes=len(classes))
+    summary = resolve(metrics.summarise)(statistics, classes)
+    return headline(summary["overall"]).value(summary)

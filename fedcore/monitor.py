@@ -24,8 +24,8 @@ class _Observer(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         facts = getattr(record, "event", {})
         if facts.get("event") == "round":
-            scopes = {"all": facts["macro_auc"], **facts["macro_auc_by_site"]}
-            measured = {f"macro_auc.{s}": auc for s, auc in scopes.items() if auc is not None}
+            key, scopes = facts["headline"].key, {"all": facts["figure"], **facts["figure_by_site"]}
+            measured = {f"{key}.{s}": value for s, value in scopes.items() if value is not None}
             # A site that tells none sent an update that no noise hides.
             spent = [
                 s.get("epsilon_spent", math.inf) for s in facts["record"].measurements.values()

@@ -26,6 +26,7 @@ class RunMetrics:
     clients: Gauge
     bytes: Counter
     macro_auc: Gauge
+    dice: Gauge
     epsilon: Gauge
     epsilon_spent: Gauge
     update_norm: Histogram
@@ -49,6 +50,10 @@ def run_metrics(registry: CollectorRegistry) -> RunMetrics:
         ),
         macro_auc=Gauge(
             "fedcore_macro_auc", "Macro AUC of the last evaluation: all, or one site",
+            ["scope"], registry=registry,
+        ),
+        dice=Gauge(
+            "fedcore_dice", "Dice of the last evaluation of a segmentation: all, or one site",
             ["scope"], registry=registry,
         ),
         epsilon=Gauge("fedcore_epsilon", "Epsilon spent so far; +Inf without noise",
@@ -101,8 +106,8 @@ def observe_round(
 ) -> None:
     """Tell of one committed round and the evaluation after it, once.
 
-    ``measurements``: what was measured of its result, ``epsilon`` and ``macro_auc.<scope>`` with
-    the scope ``all`` or a site; other names are not for Prometheus.
+    ``measurements``: what was measured of its result, ``epsilon``, and ``macro_auc.<scope>`` or
+    ``dice.<scope>`` with the scope ``all`` or a site; other names are not for Prometheus.
     """
     for phase, seconds in record.seconds.items():
         metrics.round_seconds.labels(phase).observe(seconds)
@@ -116,8 +121,10 @@ def observe_round(
             metrics.update_norm.observe(said["update_norm"])
         if "epsilon_spent" in said:
             metrics.epsilon_spent.labels(site).set(said["epsilon_spent"])
+    figures = {"macro_auc": metrics.macro_auc, "dice": metrics.dice}
     for name, value in measurements.items():
+        figure, _, scope = name.partition(".")
         if name == "epsilon":
             metrics.epsilon.set(value)
-        elif name.startswith("macro_auc."):
-            metrics.macro_auc.labels(name.removeprefix("macro_auc.")).set(value)
+        elif scope and figure in figures:
+            figures[figure].labels(scope).set(value)

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from fedcore.config.disclosure import NOT_TOLD, hides_figures, hides_sites, server_sees
 from fedcore.errors import EXIT_GATE_FAILED
+from fedcore.evaluation.headline import headline
 
 console = Console(stderr=True)
 """People read standard error; standard output is for what programs read."""
@@ -57,8 +58,7 @@ class RunProgress(logging.Handler):
             case "resume":
                 self._progress.update(self._task, completed=facts["round_num"])
             case "round":
-                auc = facts["macro_auc"]
-                told = f"macro AUC {auc:.3f}" if auc is not None else "macro AUC undefined"
+                told = f"{facts['headline'].label} {_number(facts['figure'])}"
                 self._progress.update(
                     self._task, completed=facts["round_num"] + 1, description=f"training, {told}"
                 )
@@ -116,8 +116,11 @@ def show_result(result: Mapping[str, Any]) -> None:
     figures = Table(title="On held-out subjects of all sites", title_justify="left")
     for column in ("figure", "value", "95 % interval"):
         figures.add_column(column)
-    for name in ("macro_auc", "accuracy", "sensitivity", "specificity", "f1"):
-        interval = result["final"]["overall"][name]
+    overall = result["final"]["overall"]
+    first = headline(overall)
+    others = ("pooled_dice", "accuracy", "sensitivity", "specificity", "f1")
+    for name in (first.key, *(name for name in others if name in overall)):
+        interval = overall[name]
         figures.add_row(
             name.replace("_", " "),
             _number(interval["value"]),
@@ -153,18 +156,19 @@ def show_rows(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _site_table(result: Mapping[str, Any]) -> Table:
     table = Table(title="Sites", title_justify="left")
-    for column in ("site", "trained on", "tested on", "modalities", "macro AUC", "left out"):
+    first = headline(result["final"]["overall"])
+    for column in ("site", "trained on", "tested on", "modalities", first.label, "left out"):
         table.add_column(column)
     hidden, hidden_figures = hides_sites(result["plan"]), hides_figures(result["plan"])
     for name, site in result["sites"].items():
         modalities = ", ".join(f"{m} {n}" for m, n in site["modalities"].items())
-        auc = ((site["summary"] or {}).get("macro_auc") or {}).get("value")
+        figure = first.value({"overall": site["summary"]})
         table.add_row(
             name,
             str(site["num_examples"]["train"]),
             NOT_TOLD if hidden_figures else str(site["num_examples"]["test"]),
             NOT_TOLD if hidden else modalities,
-            NOT_TOLD if hidden_figures else _number(auc),
+            NOT_TOLD if hidden_figures else _number(figure),
             ", ".join(f"{n} {reason}" for reason, n in site["left_out"].items()) or "none",
         )
     return table

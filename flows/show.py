@@ -16,6 +16,7 @@ import httpx
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+from fedcore.evaluation.headline import Headline, headline
 from fedcore.records import EvaluationRecord, RoundRecord
 from fedcore.registry.card import model_card
 from fedcore.registry.manifest import Manifest
@@ -51,14 +52,13 @@ class RoundTables:
 
 
 def _tell(record: RoundRecord, evaluation: EvaluationRecord) -> None:
-    auc = _macro_auc(evaluation.summary)
+    first = _headline(evaluation)
     tell(
         "round",
         round_num=record.round_num,
-        macro_auc=auc.get("value"),
-        macro_auc_by_site={
-            site: _macro_auc(summary).get("value") for site, summary in evaluation.sites.items()
-        },
+        headline=first,
+        figure=first.value(evaluation.summary),
+        figure_by_site={site: first.value(of) for site, of in evaluation.sites.items()},
         dropped=dict(record.dropped),
         record=record,
         evaluation=evaluation,
@@ -67,12 +67,13 @@ def _tell(record: RoundRecord, evaluation: EvaluationRecord) -> None:
 
 def _add_table(record: RoundRecord, evaluation: EvaluationRecord) -> None:
     """A row per site, and what they make together."""
-    auc = _macro_auc(evaluation.summary)
+    first = _headline(evaluation)
     sites = sorted({*record.cohort, *evaluation.sites, *evaluation.missing})
     with _if_prefect_is_there(f"table of round {record.round_num}"):
         create_table_artifact(
             key=f"round-{record.run_id}-{record.round_num:05d}",
-            description=f"Macro AUC {_interval(auc)} on the sites' validation subjects, "
+            description=f"{first.label[:1].upper()}{first.label[1:]} "
+            f"{_interval(first.interval(evaluation.summary))} on the sites' validation subjects, "
             f"after round {record.round_num} of {record.run_id}",
             table=[_row(site, record, evaluation) for site in sites],
         )
@@ -100,7 +101,7 @@ def _if_prefect_is_there(what: str) -> Iterator[None]:
 
 
 def _row(site: str, record: RoundRecord, evaluation: EvaluationRecord) -> dict[str, Any]:
-    said = record.measurements.get(site, {})
+    said, first = record.measurements.get(site, {}), _headline(evaluation)
     asked = "trained" if site in record.cohort else "not asked"
     return {
         "site": site,
@@ -110,14 +111,12 @@ def _row(site: str, record: RoundRecord, evaluation: EvaluationRecord) -> dict[s
         "update norm": _number(said.get("update_norm")),
         "ε charged": _number(said.get("epsilon_spent")),
         "validated on": evaluation.num_examples.get(site, 0),
-        "macro AUC": _interval(_macro_auc(evaluation.sites.get(site, {}))),
+        first.label: _interval(first.interval(evaluation.sites.get(site, {}))),
     }
 
 
-def _macro_auc(summary: Mapping[str, Any]) -> Mapping[str, float | None]:
-    """The interval (value, low, high) of a summary; empty if there is none."""
-    interval: Mapping[str, float | None] = summary.get("overall", {}).get("macro_auc") or {}
-    return interval
+def _headline(evaluation: EvaluationRecord) -> Headline:
+    return headline(evaluation.summary.get("overall") or {})
 
 
 def _interval(of: Mapping[str, float | None]) -> str:

@@ -22,6 +22,8 @@ from studies.federation import Traffic, hospitals, macro_auc, trained
 
 SEEDS = range(5)
 FLOAT32 = "float32"
+DEMO = "0.2 both ways, then 4 and 6 bits"
+"""What ``fedcore demo --compress`` does."""
 
 
 def _signs(up: float, down: float, rounds: int, bits_up: int, bits_down: int) -> Compression:
@@ -41,6 +43,7 @@ def _signs(up: float, down: float, rounds: int, bits_up: int, bits_down: int) ->
 
 SETTINGS: Mapping[str, Compression] = {
     FLOAT32: Compression(),
+    DEMO: _signs(0.2, 0.2, 1, 4, 6),
     "0.15 up, 0.2 down, then 2 and 4 bits": _signs(0.15, 0.2, 1, 2, 4),
     "0.12 up, 0.2 down, two rounds of 2 and 3 bits": _signs(0.12, 0.2, 2, 2, 3),
     "0.1 up, 0.15 down, four rounds of 2 bits": _signs(0.1, 0.15, 4, 2, 2),

@@ -29,6 +29,7 @@ from fedcore.config.section import Function
 from fedcore.config.task import Task
 from fedcore.data import bids
 from fedcore.data.phantoms.cohort import demo_federation
+from fedcore.data.phantoms.diseases import DISEASES
 from fedcore.data.phantoms.writer import write_federation
 from fedcore.data.site import SiteData
 from fedcore.evaluation.metrics import merge
@@ -61,11 +62,14 @@ class Traffic:
 
 
 @functools.cache
-def hospitals(folder: Path = FOLDER, seed: int = SEED, scale: float = 1.0) -> Mapping[str, Store]:
+def hospitals(
+    folder: Path = FOLDER, seed: int = SEED, scale: float = 1.0, disease: str = "brain"
+) -> Mapping[str, Store]:
     """The sites' files by name, made below ``folder`` if they are not there yet (minutes)."""
-    specs, stores = demo_federation(seed, scale), dict[str, Store]()
+    specs = demo_federation(seed, scale, disease=DISEASES[disease])
+    stores, below = dict[str, Store](), "" if disease == "brain" else f"{disease}-"
     for spec in specs:
-        place = folder / f"{seed}-{scale:g}" / spec.name
+        place = folder / f"{below}{seed}-{scale:g}" / spec.name
         place.mkdir(parents=True, exist_ok=True)
         stores[spec.name] = FilesystemStore(place)
     missing = [spec for spec in specs if not stores[spec.name].exists("made")]
@@ -166,12 +170,14 @@ def _told(plan: Plan, before: ServerState, after: ServerState) -> int:
     return len(blobs.pack(change, compress=plan.compression.compress))
 
 
-def macro_auc(plan: Plan, sites: Mapping[str, Store], params: Params) -> float:
-    """On the held-out subjects of all sites."""
+def macro_auc(
+    plan: Plan, sites: Mapping[str, Store], params: Params, *, min_cell: int = 5
+) -> float:
+    """On the held-out subjects of all sites. DataError where a site has fewer than ``min_cell``."""
     plan, statistics = _on_what_is_read(plan), dict[str, Any]()
     for name in sorted(sites):
         order = EvalOrder("study", name, 0, plan.rounds, plan.digest, "", split="test")
-        learner = Learner(plan, sites[name], min_cell=5)
+        learner = Learner(plan, sites[name], min_cell=min_cell)
         statistics = merge([statistics, learner.evaluate(order, "", params, None).statistics])
     summary = resolve(plan.task.metrics.summarise)(statistics, plan.task.classes)
     return float(summary["overall"]["macro_auc"]["value"])

@@ -31,9 +31,11 @@ class Gates(Section):
     min_sensitivity: float | None = Field(default=None, ge=0, le=1)
     min_specificity: float | None = Field(default=None, ge=0, le=1)
     min_site_auc: float | None = Field(default=None, ge=0, le=1, description="of the worst site")
+    min_dice: float | None = Field(default=None, ge=0, le=1, description="of a segmentation")
+    min_site_dice: float | None = Field(default=None, ge=0, le=1, description="of the worst site")
     max_group_gap: float | None = Field(
-        default=None, ge=0, le=1,
-        description="largest difference in macro AUC between two groups of one attribute",
+        default=None, ge=0, le=1, description="largest difference in macro AUC, of a segmentation "
+        "in Dice, between two groups of one attribute",
     )  # fmt: skip
 
     def asked(self) -> dict[str, float]:

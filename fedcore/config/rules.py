@@ -46,6 +46,7 @@ def illegal_combinations(plan: Plan) -> list[str]:
         )
     return [
         *faults,
+        *_against_the_other_task(plan),
         *_without_effect_on_the_server(plan.aggregation),
         *_against_compression(plan),
         *_against_robust_rules(plan),
@@ -58,6 +59,30 @@ def illegal_combinations(plan: Plan) -> list[str]:
         *_against_secure_aggregation(plan),
         *_against_hidden_statistics(plan),
     ]
+
+
+def _against_the_other_task(plan: Plan) -> list[str]:
+    """What is of a classification, asked of a segmentation, or the other way round."""
+    gates = plan.gates.asked()
+    if plan.task.target is None:
+        return [
+            f"gates: {name} is of a segmentation, and there is no task.target; remove it"
+            for name in ("min_dice", "min_site_dice") if name in gates
+        ]  # fmt: skip
+    faults = [
+        f"gates: {name} is of a classification, and task.target makes this a segmentation; remove "
+        "it, or ask for min_dice"
+        for name in ("min_macro_auc", "min_accuracy", "min_site_auc") if name in gates
+    ]  # fmt: skip
+    of_classes = {
+        "imbalance": plan.training.imbalance != "none",
+        "alignment": plan.training.alignment is not None,
+    }
+    return faults + [
+        f"training: {name} goes by each subject's class, and in a segmentation (task.target) it "
+        "has none; remove it"
+        for name, asked in of_classes.items() if asked
+    ]  # fmt: skip
 
 
 def _against_noise_in_shares(plan: Plan) -> list[str]:
@@ -487,7 +512,7 @@ def _against_hidden_statistics(plan: Plan) -> list[str]:
             f"{where}statistics cannot go with task.groups: what is summed has one layout for all "
             "sites, and which groups a site has is not told; remove groups, or statistics"
         )
-    for gate in ("min_site_auc", "max_group_gap"):
+    for gate in ("min_site_auc", "min_site_dice", "max_group_gap"):
         if gate in plan.gates.asked():
             faults.append(
                 f"gates: {gate} cannot be asked with secure_aggregation.statistics, because nobody "

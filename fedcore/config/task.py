@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
@@ -139,6 +140,39 @@ class Preprocessing(Section):
         return self
 
 
+class Structure(Section):
+    """Where the outline of one structure lies, beside a subject's images."""
+
+    path: str = Field(description="glob below the subject's folder in target.folder, e.g. "
+                      "anat/*_label-tumour_mask.nii.gz")  # fmt: skip
+    values: list[Annotated[int, Field(gt=0)]] | None = Field(
+        default=None, min_length=1, description="of a file with several structures, those of this "
+        "one; unset = all above 0"
+    )  # fmt: skip
+
+
+class Target(Section):
+    """What a segmentation learns: each voxel's class. Unset, a task learns the subject's class."""
+
+    kind: Literal["mask"] = "mask"
+    folder: str = Field(
+        default="derivatives/fedcore/masks", description="below the dataset's prefix; where "
+        "`fedcore site import` puts them"
+    )  # fmt: skip
+    drawn_on: Name | None = Field(
+        default=None, description="modality whose image the outlines were drawn on: they go where "
+        "it is aligned to; unset = where the scanner says that they are"
+    )  # fmt: skip
+    structures: dict[str, Structure] = Field(
+        description="one for each class but the first, which is the background; where two "
+        "overlap, the later class has it"
+    )  # fmt: skip
+
+
+_OVERLAP = "fedcore.evaluation.overlap"
+_DICE_CE = "fedcore.training.losses:dice_ce"
+
+
 class Metrics(Section):
     """How a site counts (additive statistics) and how the server sums that up."""
 
@@ -160,13 +194,55 @@ class Task(Section):
     )
     model: Function
     dataset: Function
+    target: Target | None = Field(
+        default=None, description="set: a segmentation. Unset: the subject's class, which the "
+        "dataset has"
+    )  # fmt: skip
     loss: Function = Function(function="torch.nn.functional:cross_entropy")
     metrics: Metrics = Metrics()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _segmentations_have_their_own(cls, fields: Any) -> Any:
+        """Loss and metrics that are not named are those of what is learnt."""
+        if not isinstance(fields, Mapping) or fields.get("target") is None:
+            return fields
+        metrics = {of: {"function": f"{_OVERLAP}:{of}"} for of in ("collect", "summarise")}
+        return {"loss": {"function": _DICE_CE}, "metrics": metrics, **fields}
 
     @model_validator(mode="after")
     def _names_are_free(self) -> Self:
         if "present" in self.modalities:
             raise ValueError("modalities: 'present' names the mask of a batch; take another name")
+        return self
+
+    @model_validator(mode="after")
+    def _target_fits(self) -> Self:
+        target = self.target
+        if target is None:
+            return self
+        if list(target.structures) != self.classes[1:]:
+            raise ValueError(
+                f"target: structures ({', '.join(target.structures)}) must be the classes after "
+                f"the first, which is the background ({', '.join(self.classes[1:])}), in order"
+            )
+        apart = [name for name, modality in self.modalities.items() if not modality.shares_grid]
+        if apart:
+            raise ValueError(
+                f"target: outlines lie on the grid that mr, ct and pet share, and {apart[0]} has "
+                "its own; leave it out"
+            )
+        if target.drawn_on is not None and target.drawn_on not in self.modalities:
+            raise ValueError(
+                f"target: drawn_on {target.drawn_on!r} is none of the modalities "
+                f"({', '.join(self.modalities)})"
+            )
+        how = self.preprocessing
+        if how is not None and how.align != "none" and target.drawn_on is None:
+            raise ValueError(
+                f"target: with preprocessing.align: {how.align} images move, and nobody knows with "
+                "which one an outline does; set drawn_on"
+            )
         return self
 
     @model_validator(mode="after")

@@ -9,9 +9,10 @@ import numpy as np
 
 from fedcore.data import pictures
 from fedcore.data.intensities import Mask
+from fedcore.data.masks import placement
 from fedcore.data.nifti import Volume
 from fedcore.data.preparation import Prepared
-from fedcore.data.preprocess import Affine, resample_mask
+from fedcore.data.preprocess import resample_mask
 
 
 def page(prepared: Prepared, title: str, masks: Mapping[str, Volume] | None = None) -> bytes:
@@ -38,12 +39,6 @@ def carried(prepared: Prepared, modality: str, mask: Volume) -> Mask:
         raise ValueError(f"no image of {modality} was prepared")
     affine = np.linalg.inv(placement(entry)) @ mask.affine
     return resample_mask(mask.voxels > 0.5, affine, prepared.grid)
-
-
-def placement(entry: Mapping[str, Any]) -> Affine:
-    """(4, 4), the reference's millimetres → the image's, out of its history."""
-    found = [step["matrix"] for step in entry["steps"] if step["step"] == "align"]
-    return np.array(found[0] if found else np.eye(4), np.float64)
 
 
 def told(entry: Mapping[str, Any]) -> list[str]:

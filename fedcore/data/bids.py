@@ -4,7 +4,8 @@ This is the built-in dataset function (``fedcore.data.bids:dataset``). Layout:
 ``participants.tsv`` and ``sub-*/[ses-*/]anat|ct|pet/*.nii.gz``, as in https://bids.neuroimaging.io;
 of the eye, for which BIDS has no standard yet, ``oct/*.nii.gz`` and ``fundus/*.png`` or ``.jpg``.
 Names of subjects and files stay in the objects made here; what may leave the site is the
-``summary``, which holds counts.
+``summary``, which holds counts. Of a segmentation (``task.target``) the outlines lie beside, below
+``derivatives/``; who has none is left out.
 """
 
 from __future__ import annotations
@@ -41,14 +42,14 @@ class BidsDataset:
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, index: int) -> tuple[Inputs, int]:
-        """Modality → float32 image, only those the subject has; and the class."""
+    def __getitem__(self, index: int) -> tuple[Inputs, int | Tensor]:
+        """Modality → float32 image, only those the subject has; and the target."""
         example = self.examples[index]
         return dict(example.images), example.target
 
-    def collate(self, items: Sequence[tuple[Inputs, int]]) -> tuple[Inputs, Tensor]:
+    def collate(self, items: Sequence[tuple[Inputs, int | Tensor]]) -> tuple[Inputs, Tensor]:
         """A batch: by modality (B, C, X, Y, Z) or of photos (B, 3, X, Y), zero where absent;
-        "present" (B, M); classes (B,).
+        "present" (B, M); classes (B,), in a segmentation (B, X, Y, Z).
 
         A modality that no item has is not among the inputs. The columns of "present" are all of
         the plan's modalities, in its order.
@@ -63,7 +64,7 @@ class BidsDataset:
         inputs["present"] = torch.tensor(
             [[float(name in images) for name in self.modalities] for images, _ in items]
         )
-        return inputs, torch.tensor([target for _, target in items], dtype=torch.int64)
+        return inputs, torch.stack([torch.as_tensor(target) for _, target in items]).long()
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -71,8 +72,8 @@ class BidsDataset:
         return tuple(example.subject for example in self.examples)
 
     @property
-    def targets(self) -> list[int]:
-        """The class of each example."""
+    def targets(self) -> list[int | Tensor]:
+        """The class of each example, in a segmentation of each of its voxels."""
         return [example.target for example in self.examples]
 
     @property
@@ -103,9 +104,9 @@ def dataset(
     Every image of a subject is resampled to ``shape`` cubic voxels of ``spacing_mm``, whose middle
     is that of the subject's first usable modality, and otherwise prepared as ``task.preprocessing``
     says; the two may be given there instead. ``label``: the column with a name out of
-    ``task.classes``. ``consent_column``: see ``fedcore.data.consent``; None says that consent is
-    checked before data comes here, and is for the site to accept with the plan. ``fractions``: see
-    ``participants.split_of``.
+    ``task.classes``; a segmentation has no use for it. ``consent_column``: see
+    ``fedcore.data.consent``; None says that consent is checked before data comes here, and is for
+    the site to accept with the plan. ``fractions``: see ``participants.split_of``.
 
     Raises ConfigError for arguments that do not fit, DataError if ``participants.tsv`` is missing
     or lacks a column. One bad file or subject is left out, with its reason, and never raises.

@@ -1,4 +1,4 @@
-"""Which files of a BIDS folder are a subject's images.
+"""Which files of a BIDS folder are a subject's images, and its masks.
 
 Only the part that reading needs: ``sub-*/`` and below it, perhaps, ``ses-*/``.
 """
@@ -8,6 +8,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+
+MASKS = "derivatives/fedcore/masks/"
+
+
+def mask_key(image: str, name: str) -> str:
+    """Where the mask ``name`` of an image lies, which is on the image's grid.
+
+    >>> mask_key("sub-1/ses-1/anat/sub-1_ses-1_FLAIR.nii.gz", "tumour")
+    'derivatives/fedcore/masks/sub-1/ses-1/anat/sub-1_ses-1_desc-FLAIR_label-tumour_mask.nii.gz'
+    """
+    *entities, suffix = image.removesuffix(".nii.gz").split("_")
+    return f"{MASKS}{'_'.join(entities)}_desc-{suffix}_label-{name}_mask.nii.gz"
 
 
 def by_subject(keys: Iterable[str], root: str) -> dict[str, list[str]]:
@@ -40,7 +52,7 @@ def choose(
     for session in ("", *sessions):
         taken = bool(chosen)
         for name, pattern in patterns.items():
-            matches = [p for p in paths if _matches(p, session + pattern)]
+            matches = [p for p in paths if fits(p, session + pattern)]
             if matches and not taken:
                 chosen[name] = matches.pop(0)
                 surplus += [(path, "further file of the modality") for path in matches]
@@ -49,7 +61,17 @@ def choose(
     return chosen, surplus
 
 
-def _matches(path: str, pattern: str) -> bool:
+def session_of(paths: Iterable[str]) -> str:
+    """The session that chosen paths come from, with a slash; empty if there are none.
+
+    >>> session_of(["ses-1/anat/x.nii.gz"]), session_of(["anat/x.nii.gz"])
+    ('ses-1/', '')
+    """
+    first = next(iter(paths), "").split("/")[0]
+    return f"{first}/" if first.startswith("ses-") else ""
+
+
+def fits(path: str, pattern: str) -> bool:
     """Whether a glob matches, where a star does not reach over a slash."""
     parts, patterns = path.split("/"), pattern.split("/")
     return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))

@@ -29,6 +29,8 @@ VOXEL_MM = (0.1, 20.0)
 OCT_VOXEL_MM = (0.001, 1.0)
 """The same of an OCT volume: some 4 µm in depth, up to 0.25 mm from one B-scan to the next."""
 
+Affine = NDArray[np.float64]
+
 _GZIP = b"\x1f\x8b"
 _WINDOW_BITS_GZIP = 31
 _MIN_VOLUME_RATIO = 0.1  # of a voxel to the box of its edges; 0.87 for a gantry tilted by 30°
@@ -42,11 +44,13 @@ class Volume(NamedTuple):
 
 
 def read(
-    data: bytes, *, max_bytes: int | None = None, voxel_mm: tuple[float, float] = VOXEL_MM
-) -> Volume:
+    data: bytes, *, max_bytes: int | None = None, voxel_mm: tuple[float, float] = VOXEL_MM,
+    blank: bool = False,
+) -> Volume:  # fmt: skip
     """The image in a ``.nii`` or ``.nii.gz`` file, in the orientation closest to RAS+.
 
     ``max_bytes``: what it may unzip to, instead of MAX_BYTES. ``voxel_mm``: edges taken for real.
+    ``blank``: it may show nothing, as the mask of somebody healthy does.
 
     Voxels that are not finite become the smallest finite value. Raises DataError, and nothing
     else, for a file that is corrupt, empty, not 3-D or not placed in space; its ``reason`` holds
@@ -59,9 +63,18 @@ def read(
     voxels = _voxels(header, data).reshape(shape)
     to_ras = io_orientation(affine)  # type: ignore[no-untyped-call]
     return Volume(
-        apply_orientation(_finite(voxels), to_ras),  # type: ignore[no-untyped-call]
+        apply_orientation(_finite(voxels, blank=blank), to_ras),  # type: ignore[no-untyped-call]
         affine @ inv_ornt_aff(to_ras, shape),  # type: ignore[no-untyped-call]
     )
+
+
+def place(data: bytes, *, max_bytes: int | None = None) -> tuple[tuple[int, ...], Affine]:
+    """Shape (X, Y, Z) and affine of a file as it is stored, in whichever orientation.
+
+    Raises DataError as ``read``.
+    """
+    header = _header(_unzipped(data, max_bytes or MAX_BYTES))
+    return _shape(header), _affine(header, VOXEL_MM)
 
 
 def _unzipped(data: bytes, max_bytes: int) -> bytes:
@@ -156,12 +169,12 @@ def _voxels(header: Any, data: bytes) -> NDArray[np.float32]:
         raise DataError(f"the NIfTI header is wrong: {error}", reason="corrupt") from error
 
 
-def _finite(voxels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Raises DataError if there is nothing to see."""
+def _finite(voxels: NDArray[np.float32], *, blank: bool) -> NDArray[np.float32]:
+    """Raises DataError if there is nothing to see, unless that may be."""
     finite = np.isfinite(voxels)
     if not finite.any():
         raise DataError("no voxel is finite", reason="empty")
     lowest = voxels.min(where=finite, initial=np.inf)
-    if lowest == voxels.max(where=finite, initial=-np.inf):
+    if lowest == voxels.max(where=finite, initial=-np.inf) and not blank:
         raise DataError(f"every finite voxel is {lowest:g}", reason="empty")
     return voxels if finite.all() else np.where(finite, voxels, lowest)

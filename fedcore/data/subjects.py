@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fedcore.config.task import Task
 from fedcore.data import consent, layout, participants, quarantine, verdicts
+from fedcore.data.masks import Outlines
 from fedcore.data.participants import Participants
 from fedcore.data.preparation import Pipeline, Prepared
 from fedcore.data.prepared import Folder, Kept
@@ -36,11 +37,11 @@ _READERS = 4  # threads: reading waits for the store, and unzipping lets other t
 @dataclass(frozen=True)
 class Example:
     """One subject: images (1, X, Y, Z), of a photo (3, X, Y), of the modalities it has, in the
-    order of the plan."""
+    order of the plan. ``target``: its class; in a segmentation each voxel's (X, Y, Z), uint8."""
 
     subject: str
     images: Mapping[str, Tensor]
-    target: int
+    target: int | Tensor
     groups: Mapping[str, str]
 
 
@@ -98,30 +99,34 @@ class _Subjects:
     """What a site says of its subjects, and where their files lie.
 
     ``folders``: subject → paths below its folder. ``aside``: subject → what is in quarantine.
+    ``outlines``: of a segmentation, which has no ``label``.
     """
 
     site: SiteData
     pipeline: Pipeline
     root: str
-    label: str
+    label: str | None
     consent_column: str | None
     table: Participants
     folders: Mapping[str, Sequence[str]]
     aside: Mapping[str, Sequence[LeftOut]]
     verdicts: verdicts.Verdicts
+    outlines: Outlines | None
 
     @classmethod
     def of(
         cls, site: SiteData, pipeline: Pipeline, root: str, label: str, consent_column: str | None
     ) -> Self:
         """Read the lists, and no image."""
-        files = site.files
+        files, target = site.files, site.task.target
+        wanted = label if target is None else None
         return cls(
-            site, pipeline, root, label, consent_column,
-            table=_table(site, root + "participants.tsv", label, consent_column),
+            site, pipeline, root, wanted, consent_column,
+            table=_table(site, root + "participants.tsv", wanted, consent_column),
             folders=layout.by_subject(files.list(f"{root}sub-"), root),
             aside=quarantine.read(files, root),
             verdicts={} if site.task.preprocessing is None else verdicts.read(files, root),
+            outlines=None if target is None else Outlines.of(target, files, root),
         )  # fmt: skip
 
     def names(self) -> list[str]:
@@ -139,12 +144,20 @@ class _Subjects:
         keys, left_out = _chosen(self.site.task, f"{self.root}{subject}/", paths)
         files, gone = _read(self.site.files, keys)
         made = preparer(subject, files, self.verdicts.get(subject, {}))
-        for name, (why, told) in made.left_out.items():
-            log.warning("left out %s: %s", keys[name], told)
+        for name, (why, sentence) in made.left_out.items():
+            log.warning("left out %s: %s", keys[name], sentence)
             gone.append((keys[name], why))
-        example = self._example(subject, made) if made.images else None
-        reason = None if made.images else "no usable image"
-        return Loaded(subject, example, reason, (*left_out, *gone, *aside), made, keys)
+        told = partial(Loaded, subject, prepared=made, paths=keys)
+        left_out = [*left_out, *gone, *aside]
+        if not made.images:
+            return told(reason="no usable image", files=tuple(left_out))
+        try:
+            target, unused = self._target(subject, made, keys)
+        except DataError as error:
+            log.warning("left out %s: %s", subject, error)
+            return told(reason=error.reason, files=tuple(left_out))
+        example = self._example(subject, made, target)
+        return told(example, files=(*left_out, *unused))
 
     def _objection(self, subject: str, paths: Sequence[str]) -> str | None:
         """Why a subject is left out before any of its images is read, or None."""
@@ -159,22 +172,34 @@ class _Subjects:
                 return reason
         if not paths:
             return "no folder"
+        if self.label is None:
+            return None
         known = participants.value(row, self.label)
         if known is None:
             return "no label"
         return None if known in self.site.task.classes else "label not among the plan's classes"
 
-    def _example(self, subject: str, made: Prepared) -> Example:
+    def _target(
+        self, subject: str, made: Prepared, images: Mapping[str, str]
+    ) -> tuple[int | Tensor, Sequence[LeftOut]]:
+        """The subject's class, or each voxel's; and masks not used. Raises DataError."""
+        if self.outlines is not None:
+            found, unused = self.outlines.labels(subject, made, images)
+            return torch.from_numpy(found), unused
+        assert self.label is not None  # noqa: S101  # without outlines there is one
+        return self.site.task.classes.index(self.table.rows[subject][self.label]), ()
+
+    def _example(self, subject: str, made: Prepared, target: int | Tensor) -> Example:
         row, task = self.table.rows[subject], self.site.task
         return Example(
             subject,
             {name: torch.from_numpy(image) for name, image in self.pipeline.tensors(made).items()},
-            task.classes.index(row[self.label]),
+            target,
             participants.groups(row, task.groups),
         )
 
 
-def _table(site: SiteData, key: str, label: str, consent_column: str | None) -> Participants:
+def _table(site: SiteData, key: str, label: str | None, consent_column: str | None) -> Participants:
     try:
         data = site.files.get(key)
     except NotFound as error:
@@ -184,7 +209,8 @@ def _table(site: SiteData, key: str, label: str, consent_column: str | None) -> 
             reason="no participants.tsv",
         ) from error
     table = participants.read(data, source=key)
-    table.require(label, "which holds the label")
+    if label is not None:
+        table.require(label, "which holds the label")
     participants.require_groups(table, site.task.groups)
     if consent_column is None:
         log.warning("consent_column is null: consent is taken to be checked before data comes here")

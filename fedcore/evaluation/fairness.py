@@ -3,8 +3,8 @@
 Two groups are compared on the classes that both have: a mean over other classes would make a gap
 of who is ill with what. Where both have every class this is the difference of their macro figures.
 
-- **AUC gap**: subgroup performance disparity (Seyyed-Kalantari et al. 2021,
-  https://doi.org/10.1038/s41591-021-01595-0)
+- **AUC gap**, of a segmentation **Dice gap**: subgroup performance disparity (Seyyed-Kalantari et
+  al. 2021, https://doi.org/10.1038/s41591-021-01595-0)
 - **sensitivity gap**: equal opportunity (Hardt et al. 2016, https://arxiv.org/abs/1610.02413), the
   mean over classes of the difference in true positive rate
 """
@@ -17,13 +17,15 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
+from fedcore.evaluation.headline import headline
+
 Figures = Mapping[str, Any]
 
 
 def gaps(summary: Figures) -> dict[str, dict[str, Any]]:
     """The largest gap between two groups, for each attribute of ``metrics.summarise``'s result.
 
-    Returns attribute → ``{"metric": "macro_auc", "gap", "best", "worst", "undefined",
+    Returns attribute → ``{"metric": "macro_auc" or "dice", "gap", "best", "worst", "undefined",
     "equal_opportunity": {…}}`` where the last holds the same for ``"sensitivity"``. ``gap`` is
     None where no two groups can be compared; ``undefined`` lists the groups that can be compared
     with no other.
@@ -34,9 +36,10 @@ def gaps(summary: Figures) -> dict[str, dict[str, Any]]:
     >>> found["sex"]["gap"], found["sex"]["best"], found["sex"]["undefined"]
     (0.25, 'F', ['X'])
     """
+    first = headline(summary.get("overall") or {})
     return {
         attribute: {
-            **_largest(groups, "macro_auc", "auc"),
+            **_largest(groups, first.key, first.of_class),
             "equal_opportunity": _largest(groups, "sensitivity", "sensitivity"),
         }
         for attribute, groups in summary.get("groups", {}).items()

@@ -23,10 +23,12 @@ Summary = Mapping[str, Any]
 
 _OVERALL = {
     "min_macro_auc": "macro_auc",
+    "min_dice": "dice",
     "min_accuracy": "accuracy",
     "min_sensitivity": "sensitivity",
     "min_specificity": "specificity",
 }
+_WORST_SITE = {"min_site_auc": "macro_auc", "min_site_dice": "dice"}
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def judge(
     for name, threshold in thresholds.items():
         if name in _OVERALL:
             checks.append(_overall(name, threshold, summary))
-        elif name == "min_site_auc":
+        elif name in _WORST_SITE:
             checks.append(_worst_site(name, threshold, summary, site_summaries, sites))
         elif name == "max_group_gap":
             checks.append(_widest_gap(name, threshold, summary))
@@ -101,7 +103,7 @@ def _worst_site(
     site_summaries: Mapping[str, Summary | None],
     sites: Sequence[str],
 ) -> Check:
-    found = {site: _value(site_summaries.get(site) or {}, "macro_auc") for site in sites}
+    found = {site: _value(site_summaries.get(site) or {}, _WORST_SITE[name]) for site in sites}
     defined = {site: value for site, value in found.items() if value is not None}
     undefined = [site for site in found if site not in defined]
     worst = min(defined, key=lambda site: defined[site], default=None)

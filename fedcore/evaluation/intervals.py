@@ -8,6 +8,7 @@
   histograms, ties by midranks, and limits on the logit scale. Where that variance is zero or
   undefined (perfect separation, one subject in a class), the Wilson interval of min(m, n) trials:
   Var(AUC) ≤ AUC(1−AUC)/min(m, n) always holds (van Dantzig 1951).
+- **Means over subjects** of a figure in [0, 1] (Dice): the same, with the variance between them.
 - **Macro** figures are means over the classes that are defined. Their limits come from those of
   the classes by MOVER (Zou & Donner 2008, https://doi.org/10.1002/sim.3095), with d the distance
   of each class's value to its own limit and ρ the correlation between classes::
@@ -103,11 +104,31 @@ def auc(positives: FloatArray, negatives: FloatArray) -> Estimates:
     """AUC with its limits from score histograms (..., bins) of positives and negatives."""
     value, variance = delong(positives, negatives)
     fewest = np.minimum(positives.sum(axis=-1), negatives.sum(axis=-1))
-    bound = wilson(value * fewest, fewest)
+    return _on_the_logit_scale(value, variance, wilson(value * fewest, fewest))
+
+
+def mean_of(total: FloatArray, squares: FloatArray, trials: FloatArray) -> Estimates:
+    """Means of figures in [0, 1], of which sum and sum of squares are known; undefined of none.
+
+    Limits on the logit scale from the variance between subjects; where that is zero or undefined
+    Wilson's, since no figure in [0, 1] varies more than one that is 0 or 1.
+
+    >>> mean_of(np.array([1.6]), np.array([1.3]), np.array([2.0])).plain()[0]["value"]
+    0.8
+    """
+    n = np.where(trials > 0, trials, np.nan)
+    value = np.clip(total / n, 0.0, 1.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance = np.maximum(squares / n - value**2, 0.0) / (n - 1)
+    return _on_the_logit_scale(value, variance, wilson(value * trials, trials))
+
+
+def _on_the_logit_scale(value: FloatArray, variance: FloatArray, bound: Estimates) -> Estimates:
+    """``value`` ± on the scale of its logit; the limits of ``bound`` where there is no variance."""
     with np.errstate(invalid="ignore", divide="ignore"):
         half = Z * np.sqrt(variance) / (value * (1 - value))
         low, high = expit(logit(value) - half), expit(logit(value) + half)
-    usable = variance > 0
+    usable = (variance > 0) & np.isfinite(variance)
     return Estimates(value, np.where(usable, low, bound.low), np.where(usable, high, bound.high))
 
 

@@ -38,8 +38,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedcore.errors import ConfigError, DataError, UpdateRejected
+from fedcore.evaluation import slices
 from fedcore.evaluation.counts import FloatArray, count, problem_with
 from fedcore.evaluation.figures import figures
+from fedcore.evaluation.slices import Rows
 from fedcore.records import Statistics
 
 _ROUNDING = 1e-5  # by which a float32 softmax may leave [0, 1]
@@ -64,26 +66,11 @@ def collect(
     holds ``=``, DataError if scores are not probabilities or targets or groups do not fit.
     """
     _check_subjects(scores, targets, num_classes)
-    statistics = _keyed("all", count(scores, targets))
-    for attribute, labels in groups.items():
-        if "=" in attribute:
-            raise ConfigError(f"task.groups: {attribute!r} may not hold '='; rename the attribute")
-        if len(labels) != len(targets):
-            raise DataError(
-                f"{len(labels)} values of {attribute!r} for {len(targets)} subjects",
-                reason="groups that do not fit the subjects",
-            )
-        values, member = np.unique(np.asarray(labels, dtype=np.str_), return_inverse=True)
-        sizes = np.bincount(member, minlength=len(values))
-        visible = shown(sizes, min_cell)
-        statistics[f"{attribute}/suppressed"] = np.array(
-            [len(labels) - sizes[visible].sum()], float
-        )
-        for index in visible:
-            inside = member == index
-            counts = count(scores[inside], targets[inside])
-            statistics |= _keyed(f"{attribute}={values[index]}", counts)
-    return statistics
+
+    def counted(inside: Rows, _: Sequence[Rows]) -> dict[str, FloatArray]:
+        return count(scores[inside], targets[inside])
+
+    return slices.collect(counted, len(targets), groups, min_cell=min_cell)
 
 
 def merge(statistics: Iterable[Statistics]) -> dict[str, FloatArray]:
@@ -121,33 +108,12 @@ def summarise(statistics: Statistics, classes: Sequence[str]) -> dict[str, Any]:
     >>> overall["macro_auc"]["value"], overall["confusion"]
     (0.75, [[2, 0], [1, 1]])
     """
-    slices: dict[str, dict[str, FloatArray]] = {}
-    groups: dict[str, dict[str, Any]] = {}
-    suppressed: dict[str, int] = {}
-    empty = count(np.zeros((0, len(classes))), np.zeros(0, np.int64))
-    for key in sorted(statistics):
-        place, _, name = key.rpartition("/")
-        if name == "suppressed":
-            if statistics[key].shape != (1,):
-                raise UpdateRejected(f"{key!r} has shape {statistics[key].shape}, not (1,)")
-            suppressed[place] = int(statistics[key].sum())
-            groups[place] = {}
-        else:
-            slices.setdefault(place, {})[name] = np.asarray(statistics[key], np.float64)
-    for place, counts in slices.items():
-        fault = problem_with(counts, empty)
-        if fault is not None:
-            raise UpdateRejected(f"statistics of {place!r}: {fault}")
-        attribute, equals, value = place.partition("=")
-        if equals:
-            groups.setdefault(attribute, {})[value] = figures(counts, classes)
-        elif place != "all":
-            raise UpdateRejected(f"statistics of the unknown slice {place!r}")
-    return {
-        "overall": figures(slices.get("all", empty), classes),
-        "groups": groups,
-        "suppressed": {attribute: n for attribute, n in suppressed.items() if n > 0},
-    }
+    return slices.summarise(
+        statistics,
+        empty=count(np.zeros((0, len(classes))), np.zeros(0, np.int64)),
+        problem_with=problem_with,
+        figures=lambda counts: figures(counts, classes),
+    )
 
 
 def _check_subjects(
@@ -167,20 +133,3 @@ def _check_subjects(
         raise DataError(
             f"a target is not one of the {num_classes} classes", reason="a target of no class"
         )
-
-
-def shown(sizes: NDArray[np.integer[Any]], min_cell: int) -> NDArray[np.integer[Any]]:
-    """Indices of the groups that may be shown, ascending.
-
-    >>> shown(np.array([40, 3, 9]), 5), shown(np.array([40, 3, 4]), 5)
-    (array([0]), array([0]))
-    """
-    ascending = np.argsort(sizes, kind="stable")
-    hidden = int((sizes < min_cell).sum())
-    if 0 < sizes[ascending[:hidden]].sum() < min_cell:
-        hidden += 1
-    return np.sort(ascending[hidden:])
-
-
-def _keyed(place: str, counts: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-    return {f"{place}/{name}": array for name, array in counts.items()}

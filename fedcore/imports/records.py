@@ -24,7 +24,6 @@ from fedcore.store.api import Store
 _ROOT = "derivatives/fedcore/"
 IMPORTED, QUARANTINE = f"{_ROOT}import/", f"{_ROOT}quarantine/"
 SECRET_CHECK = f"{_ROOT}import-secret"
-MASKS = f"{_ROOT}masks/"
 
 What = Literal["used", "surplus", "skipped", "quarantined"]
 

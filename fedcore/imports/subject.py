@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedcore import __version__
+from fedcore.data.layout import MASKS
 from fedcore.data.workers import Call
 from fedcore.imports import outcomes, records, writer
 from fedcore.imports.masks import Grid
@@ -80,7 +81,7 @@ class Subject:
         """Remove what an import that was killed left: files of no record."""
         claimed = {file for record in self.records for o in record.outcomes for file in o.files}
         store = self.site.store
-        for prefix in (f"{self.name}/", f"{records.MASKS}{self.name}/"):
+        for prefix in (f"{self.name}/", f"{MASKS}{self.name}/"):
             for key in list(store.list(prefix)):
                 if key not in claimed:
                     store.delete(key)

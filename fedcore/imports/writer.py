@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedcore import __version__
+from fedcore.data.layout import mask_key
 from fedcore.imports.convert import as_nifti
 from fedcore.imports.masks import Mask
-from fedcore.imports.records import MASKS, as_json
+from fedcore.imports.records import as_json
 from fedcore.imports.visits import Volume
 
 _TOLD = frozenset({  # of what dcm2niix knows: how the scan was made, nothing of where and of whom
@@ -68,16 +69,6 @@ def image_key(subject: str, session: str, into: str) -> str:
     """
     folder, _, name = into.partition("/")
     return f"{subject}/{session}/{folder}/{subject}_{session}_{name}.nii.gz"
-
-
-def mask_key(image: str, name: str) -> str:
-    """Where the mask ``name`` of an image lies.
-
-    >>> mask_key("sub-1/ses-1/anat/sub-1_ses-1_FLAIR.nii.gz", "tumour")
-    'derivatives/fedcore/masks/sub-1/ses-1/anat/sub-1_ses-1_desc-FLAIR_label-tumour_mask.nii.gz'
-    """
-    *entities, suffix = image.removesuffix(".nii.gz").split("_")
-    return f"{MASKS}{'_'.join(entities)}_desc-{suffix}_label-{name}_mask.nii.gz"
 
 
 def image_files(key: str, volume: Volume, provenance: Mapping[str, Any]) -> dict[str, bytes]:

@@ -20,7 +20,16 @@ _FIGURES = {
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
     "f1": "F1",
+    "calibration_error": "Calibration error",
 }
+_OF_CLASS = {"auc": "AUC", "sensitivity": "Sensitivity", "specificity": "Specificity", "f1": "F1"}
+_OUTLINES = {
+    "dice": "Dice",
+    "pooled_dice": "Dice of all voxels",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+}
+"""The same of a segmentation, over all and by structure."""
 
 
 def model_card(manifest: Manifest) -> str:
@@ -56,8 +65,12 @@ def _details(manifest: Manifest) -> str:
 
 def _intended_use(manifest: Manifest) -> str:
     task, purpose = _task(manifest), manifest.plan.get("purpose")
+    classes = list(task.get("classes", []))
+    does = f"Outlines {_listed(classes[1:])} in" if _segments(manifest) else (
+        f"Tells apart {_listed(classes)} from"
+    )  # fmt: skip
     return (
-        f"Tells apart {_listed(task.get('classes', []))} from {_inputs(task)}, for the purpose "
+        f"{does} {_inputs(task)}, for the purpose "
         f"that consent was given for: {purpose or 'not stated'}. For research only. **This is "
         "not a medical device**: no decision on a patient may rest on it."
     )
@@ -76,31 +89,32 @@ def _data(manifest: Manifest) -> str:
 
 def _metrics(manifest: Manifest) -> str:
     metrics, hidden = manifest.metrics, hides_figures(manifest.plan)
+    shown = _OUTLINES if _segments(manifest) else _FIGURES
     summary = metrics.get("all") or {}
-    rows = [_row("All sites", summary.get("overall"))]
+    rows = [_row("All sites", summary.get("overall"), shown)]
     rows += [
-        _row(f"Site: {site}", (of or {}).get("overall"))
+        _row(f"Site: {site}", (of or {}).get("overall"), shown)
         for site, of in sorted((metrics.get("sites") or {}).items())
         if not hidden
     ]
     rows += [
-        _row(f"{_words(attribute)}: {value}", figures)
+        _row(f"{_words(attribute)}: {value}", figures, shown)
         for attribute, groups in sorted((summary.get("groups") or {}).items())
         for value, figures in sorted(groups.items())
     ]
-    notes = [_table(("Subjects of", "Number", *_FIGURES.values(), "Calibration error"), rows)]
+    notes = [_table(("Subjects of", "Number", *shown.values()), rows)]
     notes.append("Brackets are 95 % intervals. Macro figures are means over the classes.")
     if hidden:
         notes.append(f"Figures by site and by group: {NOT_TOLD}.")
     per_class = (summary.get("overall") or {}).get("per_class") or {}
     if per_class:
-        names = ("auc", "sensitivity", "specificity", "f1")
-        by_class = [
-            (name, of.get("num_examples"), *(_interval(of.get(figure)) for figure in names))
-            for name, of in per_class.items()
-        ]
+        of_class = _OUTLINES if _segments(manifest) else _OF_CLASS
+        by_class = [_row(name, of, of_class) for name, of in per_class.items()]
+        notes.append(_table(("Class", "Number", *of_class.values()), by_class))
+    if _segments(manifest):
         notes.append(
-            _table(("Class", "Number", "AUC", "Sensitivity", "Specificity", "F1"), by_class)
+            "Dice and sensitivity are means over the subjects who have a structure; specificity is "
+            "the share of the others in whom none was found."
         )
     suppressed = summary.get("suppressed") or {}
     if suppressed:
@@ -118,7 +132,8 @@ def _fairness(manifest: Manifest) -> str:
          _number(gap["equal_opportunity"]["gap"]), ", ".join(gap["undefined"]))
         for attribute, gap in sorted(found.items())
     ]  # fmt: skip
-    head = ("Attribute", "AUC gap", "Best", "Worst", "Sensitivity gap", "Not comparable")
+    gap_in = "Dice gap" if _segments(manifest) else "AUC gap"
+    head = ("Attribute", gap_in, "Best", "Worst", "Sensitivity gap", "Not comparable")
     return f"{_table(head, rows)}\n\nThe largest difference between two groups of an attribute."
 
 
@@ -152,7 +167,10 @@ def _limits(manifest: Manifest) -> str:
         "Not a medical device; not approved for diagnosis or treatment anywhere.",
         f"Trained on {_plural(subjects, 'subject')} of {_plural(sites, 'site')}: elsewhere, with "
         "other scanners, protocols or populations, it may be worse than the figures above.",
-        "It knows its classes and no others, and answers with one of them whatever it is shown.",
+        "It knows its structures and no others, and outlines whatever looks like them."
+        if _segments(manifest)
+        else "It knows its classes and no others, and answers with one of them whatever it is "
+        "shown.",
         "Inputs must be prepared exactly as in training; the plan's dataset function says how.",
     ]
     undefined = ((manifest.metrics.get("all") or {}).get("overall") or {}).get("undefined") or ()
@@ -183,10 +201,13 @@ def _inputs(task: Mapping[str, Any]) -> str:
     return f"{_listed(modalities)} images, of which a subject may lack some"
 
 
-def _row(name: str, figures: Mapping[str, Any] | None) -> tuple[Any, ...]:
+def _segments(manifest: Manifest) -> bool:
+    return _task(manifest).get("target") is not None
+
+
+def _row(name: str, figures: Mapping[str, Any] | None, shown: Iterable[str]) -> tuple[Any, ...]:
     of = figures or {}
-    values = (_interval(of.get(figure)) for figure in _FIGURES)
-    return (name, of.get("num_examples"), *values, _number(of.get("calibration_error")))
+    return (name, of.get("num_examples"), *(_interval(of.get(figure)) for figure in shown))
 
 
 def _interval(value: Any) -> str:

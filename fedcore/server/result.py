@@ -14,6 +14,7 @@ from fedcore.config.plan import Plan
 from fedcore.errors import NotFound
 from fedcore.evaluation.fairness import gaps
 from fedcore.evaluation.gates import Verdict
+from fedcore.evaluation.headline import headline as of_what
 from fedcore.records import EvaluationRecord, RoundRecord
 from fedcore.server.connect import server_store
 from fedcore.server.evaluation import evaluation_of, slowest
@@ -84,10 +85,9 @@ def finished_run(federation: Federation, plan: Plan, run_id: str) -> dict[str, A
 def headline(result: Mapping[str, Any]) -> dict[str, Any]:
     """The one JSON object that ``fedcore run --json`` ends with."""
     overall = result["final"]["overall"]
-    figures = {
-        name: overall[name]["value"]
-        for name in ("macro_auc", "accuracy", "sensitivity", "specificity", "f1")
-    }
+    first = of_what(overall)
+    names = ("macro_auc", "dice", "pooled_dice", "accuracy", "sensitivity", "specificity", "f1")
+    figures = {name: overall[name]["value"] for name in names if name in overall}
     kept = ("onnx", "registry", "privacy", "bytes_up", "bytes_down", "bytes",
             "bytes_as_float32", "seconds", "params_sha256")  # fmt: skip
     return {
@@ -98,7 +98,7 @@ def headline(result: Mapping[str, Any]) -> dict[str, Any]:
             name: {
                 "num_examples": site["num_examples"],
                 "modalities": site["modalities"],
-                "auc": ((site["summary"] or {}).get("macro_auc") or {}).get("value"),
+                first.of_class: ((site["summary"] or {}).get(first.key) or {}).get("value"),
                 "left_out": site["left_out"],
                 "epsilon_spent": site["epsilon_spent"],
             }
@@ -127,12 +127,12 @@ def _bytes_as_float32(run: Run, rounds: Sequence[RoundRecord]) -> int:
 def _round(record: RoundRecord, evaluation: EvaluationRecord | None) -> dict[str, Any]:
     overall = evaluation.summary["overall"] if evaluation is not None else {}
     said, parts = record.measurements, [part for part in (record, evaluation) if part is not None]
+    told = ("dice", "sensitivity") if "dice" in overall else ("macro_auc", "accuracy")
     return {
         "round_num": record.round_num,
         "cohort": list(record.cohort),
         "dropped": dict(record.dropped),
-        "macro_auc": overall.get("macro_auc"),
-        "accuracy": overall.get("accuracy"),
+        **{name: overall.get(name) for name in told},
         "loss": {site: values.get("loss") for site, values in said.items()},
         "update_norm": {site: values.get("update_norm") for site, values in said.items()},
         "update_bytes": record.bytes_up,

@@ -1,6 +1,8 @@
 """The champion behind HTTP: GET /health, /model, /metrics and POST /predict.
 
 /predict takes one subject's NIfTI files as a form, field by modality, or prepared arrays of many.
+A segmentation answers with a mask: of files a .nii.gz on the voxels of the scan that gave the grid,
+of arrays an .npz with ``labels``.
 No access control of its own: it belongs behind the hospital's own proxy.
 """
 
@@ -19,8 +21,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from fedcore.data.preprocess import Grid
 from fedcore.errors import BlobError, DataError, FedcoreError
-from fedcore.serving import body, scans
+from fedcore.serving import body, outlines, scans
 from fedcore.serving.champion import Load, Served
 from fedcore.serving.predictor import Images
 from fedcore.telemetry import serving_metrics
@@ -70,7 +73,7 @@ def create_app(
             data = await _files(request, sent) if _is_form(request) else await _whole(sent)
             answer = await run_in_threadpool(_predict, served, data, max_bytes)
             status = 200
-            return JSONResponse(answer)
+            return answer
         except FedcoreError as error:
             status = _status(error)
             raise
@@ -89,18 +92,37 @@ class _TooLargeError(BlobError):
     """A body above the limit."""
 
 
-def _predict(served: Served, data: bytes | Mapping[str, bytes], max_bytes: int) -> dict[str, Any]:
+def _predict(served: Served, data: bytes | Mapping[str, bytes], max_bytes: int) -> Response:
     """``data``: arrays in one body, prepared as in training, or one subject's files as they are."""
     predictor, manifest = served.current()
+    grid, scan = None, None
     if isinstance(data, bytes):
         images: Images = body.arrays(data, max_bytes=max_bytes)
     else:
-        images = scans.prepared(data, manifest.plan["task"], max_bytes=max_bytes)
-    return {
+        subject = scans.ready(data, manifest.plan["task"], max_bytes=max_bytes)
+        images, grid = subject.inputs, subject.grid
+        scan = data[subject.reference] if subject.reference is not None else None
+    found = predictor.predict(images)
+    used = [name for name in predictor.inputs if name in images]
+    if found.ndim > 2:
+        told = {"X-Fedcore-Version": str(manifest.version), "X-Fedcore-Modalities": ",".join(used)}
+        return _outlined(found, grid, scan, told)
+    return JSONResponse({
         "model": {"version": manifest.version, "onnx_digest": manifest.onnx_digest},
-        "modalities_used": [name for name in predictor.inputs if name in images],
-        "predictions": _named(predictor.predict(images), predictor.classes),
-    }
+        "modalities_used": used,
+        "predictions": _named(found, predictor.classes),
+    })  # fmt: skip
+
+
+def _outlined(
+    probabilities: NDArray[Any], grid: Grid | None, scan: bytes | None, told: Mapping[str, str]
+) -> Response:
+    """A segmentation: of a subject's scans a mask on the scan, of arrays the classes on theirs."""
+    if grid is None or scan is None:
+        content, kind = outlines.as_arrays(probabilities), "application/x-npz"
+    else:
+        content, kind = outlines.on_scan(probabilities[0], grid, scan), "application/gzip"
+    return Response(content, media_type=kind, headers=dict(told))
 
 
 def _named(probabilities: NDArray[Any], classes: Sequence[str]) -> list[dict[str, float]]:

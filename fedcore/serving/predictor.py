@@ -41,7 +41,7 @@ class Predictor:
         self._optional = "present" in self.inputs
 
     def predict(self, images: Images) -> NDArray[np.float64]:
-        """Probabilities (B, K) of a batch in which every subject has the modalities given.
+        """Probabilities (B, K), of voxels (B, K, X, Y, Z), of subjects that all have these images.
 
         ``images``: modality → (B, 1, X, Y, Z), prepared as in training. Raises DataError that
         names what is unknown, missing, or of the wrong shape or type.

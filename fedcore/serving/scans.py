@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from fedcore.config.task import Task
 from fedcore.data.preparation import Pipeline, prepare
+from fedcore.data.preprocess import Grid
 from fedcore.errors import DataError
 
 _BUILT_IN = "fedcore.data.bids:dataset"
@@ -18,7 +20,21 @@ _BUILT_IN = "fedcore.data.bids:dataset"
 def prepared(
     files: Mapping[str, bytes], task: Mapping[str, Any], *, max_bytes: int
 ) -> dict[str, NDArray[np.float32]]:
-    """Modality → (1, C, X, Y[, Z]), from modality → NIfTI file, or photo, of one subject.
+    """``ready``'s inputs: modality → (1, C, X, Y[, Z])."""
+    return dict(ready(files, task, max_bytes=max_bytes).inputs)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A subject as a model takes it. ``grid``: of MR, CT and PET, around the scan ``reference``."""
+
+    inputs: Mapping[str, NDArray[np.float32]]
+    grid: Grid | None
+    reference: str | None
+
+
+def ready(files: Mapping[str, bytes], task: Mapping[str, Any], *, max_bytes: int) -> Ready:
+    """A subject's inputs, from modality → NIfTI file, or photo.
 
     ``task``: of the plan in the model's manifest. Raises DataError that names the modality whose
     file is not usable (each may unzip to ``max_bytes``), or says that the plan's dataset function
@@ -42,4 +58,5 @@ def prepared(
     made = prepare(pipeline, files, max_bytes=max_bytes)
     for name, (reason, told) in made.left_out.items():
         raise DataError(f"{name}: {told}", reason=reason)
-    return {name: image[None] for name, image in pipeline.tensors(made).items()}
+    inputs = {name: image[None] for name, image in pipeline.tensors(made).items()}
+    return Ready(inputs, made.grid, made.history[0]["reference"] if made.history else None)

@@ -109,26 +109,51 @@ def train(
 def predict(
     module: nn.Module, dataset: Examples, training: Training, *, compute: Compute | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Softmax scores (N, K) and targets (N,), in the dataset's order and in full precision.
+    """What evaluation counts from, a row a subject, in the dataset's order and full precision.
 
-    Raises DataError when the dataset is empty, ConfigError when the outputs are not (B, K).
+    Of logits (B, K): softmax scores (N, K) and targets (N,). Of logits of voxels (B, K, X, Y, Z):
+    how many were called each class rightly and in all (N, K, 2), and are it (N, K), so that memory
+    does not grow with the voxels. Raises DataError when the dataset is empty, ConfigError when the
+    outputs are neither.
     """
     compute = compute or _compute(training)
     compute.place(module)
     module.eval()
     loader = _loader(dataset, training.batch_size, pin_memory=compute.is_gpu)
-    scores, targets = [], []
+    found, targets = [], []
     with reproducible(0, training.threads), torch.inference_mode():
         for inputs, target in loader:
             outputs = module(compute.send(inputs))
-            if outputs.dim() != 2:
-                raise ConfigError(
-                    f"the model gives outputs of shape {tuple(outputs.shape)}; classification "
-                    "needs logits (batch, classes): check task.model in the plan"
-                )
-            scores.append(outputs.double().softmax(dim=1).cpu())
-            targets.append(target.long())
-    return torch.cat(scores).numpy(), torch.cat(targets).numpy()
+            rows, of = _rows(outputs, target.long())
+            found.append(rows)
+            targets.append(of)
+    return torch.cat(found).numpy(), torch.cat(targets).numpy()
+
+
+def _rows(outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """What ``predict`` gives of one batch."""
+    if outputs.dim() == 2 and target.dim() == 1:
+        return outputs.double().softmax(dim=1).cpu(), target
+    if outputs.dim() > 2 and outputs.shape[2:] == target.shape[1:]:
+        return voxel_counts(outputs.argmax(dim=1).cpu(), target, outputs.shape[1])
+    raise ConfigError(
+        f"the model gives outputs of shape {tuple(outputs.shape)} for targets of shape "
+        f"{tuple(target.shape)}; classification needs logits (batch, classes), a segmentation "
+        "(batch, classes, X, Y, Z): check task.model in the plan"
+    )
+
+
+def voxel_counts(called: Tensor, target: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """By subject and class, voxels called so rightly and in all (B, K, 2), and that are it (B, K).
+
+    >>> found, true = voxel_counts(torch.tensor([[0, 1, 1]]), torch.tensor([[0, 0, 1]]), 2)
+    >>> found.tolist(), true.tolist()
+    ([[[1.0, 1.0], [1.0, 2.0]]], [[2, 1]])
+    """
+    of_class = [(called == k, target == k) for k in range(classes)]
+    found = [torch.stack([(c & t).flatten(1).sum(1), c.flatten(1).sum(1)], 1) for c, t in of_class]
+    true = [t.flatten(1).sum(1) for _, t in of_class]
+    return torch.stack(found, dim=1).double(), torch.stack(true, dim=1)
 
 
 def first_batch(dataset: Examples, training: Training) -> tuple[Inputs, Tensor]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fedcore.aggregation.statistics import GROUPS, MOMENTS
 from fedcore.config.learning import GroupFairness, Training
-from fedcore.evaluation.metrics import shown
+from fedcore.evaluation.slices import shown
 from fedcore.params import FloatArray
 from fedcore.training.alignment import Features, moments
 from fedcore.training.compute import Compute
@@ -40,7 +40,7 @@ def tell(
     """``batches``: of all subjects once, in their order. The module is left in evaluation mode.
 
     A group of fewer than ``min_cell`` subjects of the site is told as if it had none, by the rule
-    of the evaluation (``metrics.shown``).
+    of the evaluation (``slices.shown``).
     """
     module.eval()
     rows, losses = [], []

@@ -6,6 +6,7 @@ import pytest
 import toy
 from coded import CODINGS
 
+from fedcore.demo.plan import Choices, plan_of
 from fedcore.params import digest
 from fedcore.server.run import load_state
 from fedcore.store.memory import MemoryStore
@@ -28,6 +29,10 @@ def test_in_one_process_it_is_a_real_runs_params_and_bytes(
     assert digest(params) == digest(load_state(run, 4).shared)
     # But for how long the download took, which replies tell, and digits of other times.
     assert traffic.up == pytest.approx(sum(record.bytes_up for record in records), rel=0.1)
+
+
+def test_what_the_demo_does_is_among_what_is_compared() -> None:
+    assert plan_of(Choices(compress=True)).compression == study.SETTINGS[study.DEMO]
 
 
 def test_differences_are_seed_by_seed() -> None:

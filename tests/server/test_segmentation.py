@@ -1,0 +1,139 @@
+"""A segmentation through whole runs: learnt, judged, exported, registered, and told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import outlined
+import pytest
+import toy
+
+from fedcore.client.learner import Learner
+from fedcore.params import digest, modules
+from fedcore.records import EvaluationRecord, TrainOrder
+from fedcore.registry.api import Registry
+from fedcore.registry.card import model_card
+from fedcore.server import evaluation, orders, release, replies
+from fedcore.server.result import headline, result_of
+from fedcore.server.run import Run, load_state
+from fedcore.serving.predictor import Predictor
+from fedcore.store.memory import MemoryStore
+
+GATES = {
+    "min_dice": 0.6, "min_site_dice": 0.5, "min_sensitivity": 0.6, "max_group_gap": 0.3,
+}  # fmt: skip
+
+
+def launched(store: MemoryStore) -> toy.InlineLauncher:
+    return toy.InlineLauncher(store, outlined.stores(), policies=outlined.policies())
+
+
+def played(what: toy.Plan, *, exported: bool = False) -> tuple[Run, list[Any], EvaluationRecord]:
+    """Rounds, then the test split, with the export if that is wanted."""
+    store = MemoryStore()
+    run, launcher = toy.open_toy(store, what), launched(store)
+    records, _ = toy.play(run, launcher)
+    if not exported:
+        return run, records, toy.evaluate(run, what.rounds, "test", launcher)
+    asked = orders.eval_orders(run, what.rounds, "test", onnx_digest=release.export(run))
+    missing = replies.await_replies(run, asked, launcher)
+    return run, records, evaluation.evaluate(run, asked, missing)
+
+
+@pytest.fixture(scope="module")
+def whole() -> tuple[Run, list[Any], EvaluationRecord]:
+    return played(outlined.plan(rounds=4, gates=GATES), exported=True)
+
+
+def test_the_federation_learns_to_outline(whole: Any) -> None:
+    _, _, found = whole
+    overall = found.summary["overall"]
+    assert overall["dice"]["value"] > 0.75
+    assert overall["sensitivity"]["value"] > 0.75
+    assert overall["num_examples"] == 3 * outlined.SPLITS["test"]
+    assert overall["per_class"]["lesion"]["num_examples"] == 18
+    assert set(found.summary["groups"]["sex"]) == set(), "four of a sex are too few to show"
+    assert found.missing == {}
+
+
+def test_a_site_without_a_modality_trains_the_rest(whole: Any) -> None:
+    _, records, _ = whole
+    trained = {site: set(weights) for site, weights in records[0].weights.items()}
+    everything = {"encoder.mri", "encoder.pet", "decoder", "head"}
+    assert trained == {
+        "east": everything, "north": everything, "west": everything - {"encoder.pet"},
+    }  # fmt: skip
+
+
+def test_the_gate_asks_for_dice_over_all_at_the_worst_site_and_between_groups(whole: Any) -> None:
+    run, _, found = whole
+    verdict = release.judge(run, found)
+    checks = {check.name: check for check in verdict.checks}
+    for name in ("min_dice", "min_site_dice", "min_sensitivity", "onnx_max_abs_diff"):
+        assert checks[name].passed, checks[name].reason
+    worst = min(of["overall"]["dice"]["value"] for of in found.sites.values())
+    assert checks["min_site_dice"].value == worst
+    assert not checks["max_group_gap"].passed
+    assert "no two groups of sex can be compared" in checks["max_group_gap"].reason
+
+
+def test_the_export_is_compared_and_registered_with_its_figures(whole: Any) -> None:
+    run, _, found = whole
+    assert set(found.onnx_max_abs_diff) == set(toy.SITES)
+    assert max(found.onnx_max_abs_diff.values()) < 1e-4
+    store = MemoryStore()
+    verdict = release.judge(run, found)
+    version = release.register(run, found, verdict, store)
+    card = model_card(Registry(store, run.plan.name).show(version))
+    assert "| All sites | 24 |" in card
+    assert "Dice" in card
+    assert "AUC" not in card
+    assert Predictor(run.exchange.onnx(run.run_id)).classes == ("background", "lesion")
+    result = result_of(run, version)
+    told = headline(result)
+    assert told["dice"] == found.summary["overall"]["dice"]["value"]
+    assert told["sites"]["west"]["dice"] == found.sites["west"]["overall"]["dice"]["value"]
+    assert "macro_auc" not in told
+    assert result["history"][-1]["dice"]["value"] > result["history"][0]["dice"]["value"]
+
+
+def test_a_second_run_gives_the_same_bits() -> None:
+    found = [digest(load_state(played(outlined.plan(rounds=1))[0], 1).params) for _ in range(2)]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        pytest.param({"secure_aggregation": {"mode": "masks", "bits": 24}}, id="masks"),
+        pytest.param(
+            {"secure_aggregation": {"mode": "masks", "statistics": True}, "task": {"groups": []}},
+            id="masks, statistics too",
+        ),
+        pytest.param({"secure_aggregation": {"mode": "ckks"}}, id="ckks"),
+        pytest.param(
+            {"compression": {"up": [{"stage": "top_k", "share": 0.2}, {"stage": "quantise",
+             "bits": 8}], "feedback": True}}, id="compressed",
+        ),
+    ],
+)  # fmt: skip
+def test_secure_and_coded_rounds_learn_it_too(sections: dict[str, Any]) -> None:
+    privacy = {"clip_norm": 4.0}
+    _, _, found = played(outlined.plan(rounds=3, privacy=privacy, **sections))
+    assert found.summary["overall"]["dice"]["value"] > 0.4
+    assert found.summary["overall"]["num_examples"] == 24
+
+
+def test_privacy_of_each_subject_clips_a_whole_outline() -> None:
+    """Every module is noisy, whoever has which modality; and the same key gives the same bits."""
+    subject = {"clip_norm": 0.5, "noise_multiplier": 1.0, "sampling_rate": 0.5, "steps": 2}
+    plan = outlined.plan(privacy={"clip_norm": 100.0, "subject": subject})
+    learner = Learner(plan, outlined.stores()["west"], min_cell=5)
+    params = toy.get_params(toy.build_model(plan))
+    order = TrainOrder("run-1", "west", 0, 0, plan.digest, digest(params))
+    updates = [learner.train(order, "", params, noise_key=key)[0].update
+               for key in (b"a" * 32, b"a" * 32, b"b" * 32)]  # fmt: skip
+    assert set(modules(updates[0])) == {"encoder.mri", "encoder.pet", "decoder", "head"}
+    assert digest(updates[0]) == digest(updates[1]) != digest(updates[2])
+    assert all(np.abs(array).max() > 0 for array in updates[0].values())
