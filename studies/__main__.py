@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import argparse
 
-from studies import audit, bytes, curve, results, synthetic
+from studies import audit, bytes, curve, results, synthetic, unlike
 
 STUDIES = {
-    "audit": audit.main,
-    "bytes": bytes.main,
-    "curve": curve.main,
-    "synthetic": synthetic.main,
-}
+    "audit": audit.main, "bytes": bytes.main, "curve": curve.main, "synthetic": synthetic.main,
+    "unlike": unlike.main,
+}  # fmt: skip
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])

@@ -14,7 +14,7 @@ there is, decoded).
 
 **The maps are linear**: a mean head for each class, and what varies (probabilistic PCA, which a
 linear VAE comes to: Lucas et al. 2019, https://arxiv.org/abs/1911.02469). A hospital has some
-dozens of subjects; networks of convolutions learnt less from them, and drew no class.
+dozens of subjects, and the templates are what makes a class of what is drawn (docs/synthetic.md).
 
 **It is a classifier too**, and so trains, travels, is evaluated, gated and exported as one: its
 outputs (B, K) bound log p(x | c) from below for every class (the ELBO), and the plan's loss is
