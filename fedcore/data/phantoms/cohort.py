@@ -21,8 +21,9 @@ class SiteSpec:
     """One simulated hospital.
 
     ``counts``: diagnosis → subjects. ``modalities``: those it has at all. ``missing_rate``: the
-    chance that a subject lacks one of them, never the only one. ``age_shift``: years. ``voxel_mm``: how fine its bodies
-    are. ``damaged``: three of its files are broken, each in its own way.
+    chance that a subject lacks one of them, never the only one. ``age_shift``: years.
+    ``voxel_mm``: how fine its bodies are. ``damaged``: three of its files are broken, each in its
+    own way.
     """
 
     name: str
