@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 
-from studies import audit, bytes, curve, results
+from studies import audit, bytes, curve, results, unlike
 
-STUDIES = {"audit": audit.main, "bytes": bytes.main, "curve": curve.main}
+STUDIES = {
+    "audit": audit.main, "bytes": bytes.main, "curve": curve.main, "unlike": unlike.main,
+}  # fmt: skip
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])

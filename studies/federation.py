@@ -196,6 +196,8 @@ def _on_what_is_read(plan: Plan) -> Plan:
     """The plan with a data set that is kept in memory, and no features computed twice."""
     task, arguments = plan.task, plan.task.dataset.arguments
     fixed = f"{findings_classifier.__module__}:{findings_classifier.__name__}"
+    if task.dataset.function != f"{bids.__name__}:{bids.dataset.__name__}":
+        return plan  # a study's own
     if task.model.function != fixed:
         changes = {"dataset": Function(function=f"{__name__}:dataset", arguments=arguments)}
     else:
