@@ -174,3 +174,10 @@ def test_devices_differ_and_no_hospital_has_everything() -> None:
         assert [site.name for site in sites] == ["north", "east", "south", "west"]
         assert len(disease.modalities) > min(len(site.modalities) for site in sites)
         assert len({device.name for site in sites for device in site.scanners}) == 6
+
+
+def test_where_there_is_one_modality_every_subject_has_it() -> None:
+    for disease in (LUNG, RETINA):
+        (east,) = (site for site in demo_federation(SEED, disease=disease) if site.name == "east")
+        assert {person.modalities for person in people(east, SEED)} == {east.modalities}
+        assert len(east.modalities) == 1

@@ -21,8 +21,9 @@ class SiteSpec:
     """One simulated hospital.
 
     ``counts``: diagnosis → subjects. ``modalities``: those it has at all. ``missing_rate``: the
-    chance that a subject lacks one of them. ``age_shift``: years. ``voxel_mm``: how fine its bodies
-    are. ``damaged``: three of its files are broken, each in its own way.
+    chance that a subject lacks one of them, never the only one. ``age_shift``: years.
+    ``voxel_mm``: how fine its bodies are. ``damaged``: three of its files are broken, each in its
+    own way.
     """
 
     name: str
@@ -110,6 +111,7 @@ def _person(spec: SiteSpec, index: int, diagnosis: str, rng: np.random.Generator
     # Ages above 89 identify people (HIPAA); BIDS asks to cap them there.
     age = int(np.clip(rng.normal(mean + spec.age_shift, deviation), 18, 89))
     missing = rng.random() < spec.missing_rate * len(spec.modalities)
+    missing = missing and len(spec.modalities) > 1  # who was not scanned at all is no subject
     lacks = str(rng.choice(spec.modalities)) if missing else None
     purpose = spec.disease.purpose
     return Person(
