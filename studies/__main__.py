@@ -1,4 +1,6 @@
-"""``make study``: run the studies, or those that are named, and leave ``studies/results.json``.
+"""``make study``: run the studies, or those that are named, and leave what they found.
+
+Rows (``studies.rows``) go into ``benchmarks/studies.json``, the rest into ``studies/results.json``.
 
 python -m studies audit
 """
@@ -7,15 +9,23 @@ from __future__ import annotations
 
 import argparse
 
-from studies import audit, bytes, curve, results
+from studies import audit, bytes, curve, methods, results, rows, synthetic, unlike
 
-STUDIES = {"audit": audit.main, "bytes": bytes.main, "curve": curve.main}
+STUDIES = {
+    "audit": audit.main, "bytes": bytes.main, "curve": curve.main, "synthetic": synthetic.main,
+    "unlike": unlike.main,
+}  # fmt: skip
+EVIDENCE = {"methods": methods.main}
+ALL = [*STUDIES, *EVIDENCE]
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("studies", nargs="*", help=f"of {', '.join(STUDIES)}; all, if none is")
-    asked = parser.parse_args().studies or list(STUDIES)
-    if unknown := set(asked) - set(STUDIES):
+    parser.add_argument("studies", nargs="*", help=f"of {', '.join(ALL)}; all, if none is")
+    asked = parser.parse_args().studies or ALL
+    if unknown := set(asked) - set(ALL):
         parser.error(f"{min(unknown)}: no such study")
     for name in asked:
-        results.write(name, STUDIES[name]())
+        if name in EVIDENCE:
+            rows.write(name, EVIDENCE[name]())
+        else:
+            results.write(name, STUDIES[name]())

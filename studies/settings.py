@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from fedcore.data.phantoms.brain import BRAIN
-from fedcore.data.phantoms.disease import Disease, Hospital
-
 from fedcore.data.phantoms.cohort import SiteSpec, demo_federation
+from fedcore.data.phantoms.disease import Disease, Hospital
 from fedcore.data.phantoms.scanner import Scanner
 
 ALIKE, SKEWED = 1000.0, 0.4

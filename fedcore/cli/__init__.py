@@ -24,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (study.demo, study.up, study.run, study.coordinate, site.client, site.agent,
-                site.probe, models.serve):  # fmt: skip
+                site.probe, models.serve, models.synthesize):  # fmt: skip
     app.command()(command)
 app.add_typer(files.plan_app, name="plan")
 app.add_typer(files.keys_app, name="keys")

@@ -44,6 +44,14 @@ class SecureMode(StrEnum):
     CKKS = "ckks"
 
 
+class DiseaseName(StrEnum):
+    """What ``--disease`` takes."""
+
+    BRAIN = "brain"
+    LUNG = "lung"
+    RETINA = "retina"
+
+
 class DpUnit(StrEnum):
     """What ``--dp`` takes: whom the noise hides."""
 
@@ -54,6 +62,10 @@ class DpUnit(StrEnum):
 
 def demo(
     workdir: Workdir = DEFAULT_WORKDIR,
+    disease: Annotated[
+        DiseaseName,
+        typer.Option(help="Tumours of the brain or the lung, or diseases of the retina."),
+    ] = DiseaseName.BRAIN,
     plan: Annotated[Path | None, typer.Option(help="Another plan than the shipped one.")] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Instead of the plan's.")] = None,
     scale: Annotated[float, typer.Option(help="Times the usual number of subjects.")] = 1.0,
@@ -107,7 +119,7 @@ def demo(
 ) -> None:
     """Train one model across four simulated hospitals, on this machine, and release it.
 
-    Starts an S3 server and a Prefect server on free local ports, makes the hospitals' brain
+    Starts an S3 server and a Prefect server on free local ports, makes the hospitals'
     scans, runs the plan, and leaves report and model in WORKDIR. What was started is stopped at
     the end. Interrupted at any moment, the same command with --resume goes on where it stood.
     """
@@ -127,6 +139,7 @@ def demo(
                 dp=dp.value if dp is not DpUnit.NONE else None,
                 epsilon=epsilon,
                 compress=compress,
+                disease=disease.value,
             ),
             scale=scale,
             drop=drop,

@@ -142,6 +142,17 @@ class Learner:
         )
         return reply, rest or {}
 
+    def held(self, params: Params) -> frozenset[str]:
+        """The modules of ``params`` that training here reaches: not the encoder of a modality that
+        no training subject has. With ``privacy.subject`` all, whoever has what."""
+        every = frozenset(flat.modules(params))
+        data = self._summary(self._dataset("train"))
+        if self._plan.privacy.subject is not None or not data.modalities:
+            return every
+        return every - {
+            f"encoder.{m}" for m in self._plan.task.modalities if not data.modalities.get(m)
+        }
+
     def evaluate(
         self,
         order: EvalOrder,

@@ -222,7 +222,7 @@ class Client:
             secret = partial(training_key, self._data, plan, order)
             summand = UpdateSummand(
                 plan, order, codec.encode(params, turn), change and codec.encode(change, turn),
-                train, secret,
+                train, secret, lambda: self._learner_of(plan, spent).held(params),
             )  # fmt: skip
         if self._partner is None:
             raise OrderRefused(

@@ -74,16 +74,19 @@ class SecureRound:
         if divided.grid is not None:
             inbox = Shares.from_json(told.get("masks", {}), OrderRefused).ciphertexts
             secagg.check_inbox(site, secrets, inbox, terms)
+        known = self._known(told, inbox if divided.grid is not None else None, secrets, terms)
         if key is not None:
             key.receive(told.get("key"))
 
         if not talk.sent_update():
-            yield self._sealed(divided, key, secrets, inbox, terms)
+            yield self._sealed(divided, key, secrets, inbox, terms, known)
 
         told = yield from talk.hear("survivors", "consistency")
         surviving = Surviving.from_json(told, OrderRefused)
         if site not in surviving.survivors:
             raise OrderRefused("the server asks for a signature under a sum without this site")
+        if known:
+            secagg.check_survivors(known, surviving.survivors, terms)
         if key is not None:
             self.private.open_for(surviving.survivors)  # one site alone can open what is encrypted
         signature = secagg.check_consistency(self.partner.identity, surviving.survivors, terms)
@@ -116,6 +119,23 @@ class SecureRound:
             rule.neighbours,
         )
 
+    def _known(
+        self, told: Mapping[str, Any], inbox: Mapping[str, bytes] | None, secrets: Secrets,
+        terms: Terms,
+    ) -> dict[str, frozenset[str]]:  # fmt: skip
+        """Who trains which modules, as the sites told this one; nothing where none are summed.
+
+        Raises OrderRefused where the shares of a neighbour came without it, or it without them.
+        """
+        modules, site = self.summand.modules(), self.talk.order.site
+        if not modules:
+            return {}
+        sealed = secagg.Holdings.from_json(told.get("modules", {}), OrderRefused).ciphertexts
+        if inbox is not None and (set(inbox) ^ set(sealed)) & terms.graph.of(site):
+            raise OrderRefused("shares came without the modules that their sender trains")
+        others = secagg.open_holdings(sealed, modules, site, secrets, terms)
+        return {**others, site: self.summand.held()}
+
     def _keyholder(self, divided: Division, secrets: Secrets, terms: Terms) -> Keyholder | None:
         if divided.parameters is None:
             return None
@@ -138,6 +158,9 @@ class SecureRound:
                 body["masks"] = Shares(secagg.share_keys(site, secrets, terms)).to_json()
             if key is not None:
                 body["keys"] = key.hand_over()
+            if modules := self.summand.modules():
+                sealed = secagg.seal_holdings(self.summand.held(), modules, site, secrets, terms)
+                body["modules"] = secagg.Holdings(sealed).to_json()
             return json.dumps(body).encode()
 
         shared: dict[str, Any] = json.loads(self.private.remember("shares", share))
@@ -150,9 +173,10 @@ class SecureRound:
         secrets: Secrets,
         inbox: Mapping[str, bytes],
         terms: Terms,
+        known: Mapping[str, frozenset[str]],
     ) -> SealedUpdate | SealedEvaluation:
         """Do the work, and let its result leave in such parts as the plan says."""
-        parts, cover = self.summand.make(divided)
+        parts, cover = self.summand.make(divided, secagg.shared_by_enough(known))
         arrays: dict[str, Any] = {}
         if parts.masked is not None:
             site = self.talk.order.site

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from fedcore import params as flat
 from fedcore import seeds
 from fedcore.config.functions import resolve
 from fedcore.config.plan import Plan
@@ -30,8 +31,17 @@ class Summand(Protocol):
     def division(self, sites: int) -> Division:
         """How the vector travels where so many sites take part."""
 
-    def make(self, divided: Division, /) -> tuple[Parts, SealedUpdate | SealedEvaluation]:
-        """Its parts, and the reply that they leave in, with all that may be told beside them."""
+    def modules(self) -> tuple[str, ...]:
+        """The modules whose means the sum gives, in order; none where it is of something else."""
+
+    def held(self) -> frozenset[str]:
+        """Those of them that this site trains."""
+
+    def make(
+        self, divided: Division, only: frozenset[str], /
+    ) -> tuple[Parts, SealedUpdate | SealedEvaluation]:
+        """Its parts, of modules ``only`` these, and the reply that they leave in, with all that may
+        be told beside them."""
 
 
 @dataclass(frozen=True)
@@ -50,18 +60,28 @@ class UpdateSummand:
     change: Params | None
     train: Callable[[], ClientUpdate]
     secret: Callable[[], bytes]
+    holds: Callable[[], frozenset[str]]
 
     def division(self, sites: int) -> Division:
         fields = self.plan.division_of_updates()
         return division(self.params, sites=sites, change=self.change, **fields)
 
-    def make(self, divided: Division, /) -> tuple[Parts, SealedUpdate]:
+    def modules(self) -> tuple[str, ...]:
+        return flat.modules(self.params)
+
+    def held(self) -> frozenset[str]:
+        return self.holds()
+
+    def make(self, divided: Division, only: frozenset[str], /) -> tuple[Parts, SealedUpdate]:
         update = self.train()
+        # What counts as held is what the others were told.
+        sent = flat.only(update.update, only & self.held())
+        weights = {module: update.weights[module] for module in flat.modules(sent)}
         key = rounding_key(self.plan, self.order)
         noise_key = None
         if self.plan.noise_in_shares:
             noise_key = derive(self.secret(), "share of noise")
-        parts = divided.divide(update.update, update.weights, self.params, key, noise_key)
+        parts = divided.divide(sent, weights, self.params, key, noise_key)
         return parts, _cover(update)
 
 
@@ -75,7 +95,13 @@ class StatisticsSummand:
     def division(self, sites: int) -> Division:
         return whole_numbers(tally.LARGEST, sites)
 
-    def make(self, _divided: Division, /) -> tuple[Parts, SealedEvaluation]:
+    def modules(self) -> tuple[str, ...]:
+        return ()
+
+    def held(self) -> frozenset[str]:
+        return frozenset()
+
+    def make(self, _divided: Division, _only: frozenset[str], /) -> tuple[Parts, SealedEvaluation]:
         task, evaluation = self.plan.task, self.evaluate()
         layout = tally.layout_of(resolve(task.metrics.collect), len(task.classes))
         words = tally.words(evaluation.statistics, layout)

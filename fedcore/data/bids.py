@@ -97,6 +97,7 @@ def dataset(
     label: str = "diagnosis",
     prefix: str = "",
     consent_column: str | None = "consent",
+    synthetic: bool = False,
     fractions: Sequence[float] = FRACTIONS,
 ) -> dict[Split, BidsDataset]:
     """The three splits of the subjects under ``prefix``, each image read once.
@@ -106,7 +107,9 @@ def dataset(
     says; the two may be given there instead. ``label``: the column with a name out of
     ``task.classes``; a segmentation has no use for it. ``consent_column``: see
     ``fedcore.data.consent``; None says that consent is checked before data comes here, and is for
-    the site to accept with the plan. ``fractions``: see ``participants.split_of``.
+    the site to accept with the plan. ``synthetic``: whether subjects take part who do not exist
+    (``participants.is_synthetic``); they are trained on, and nothing is ever judged by them.
+    ``fractions``: see ``participants.split_of``.
 
     Raises ConfigError for arguments that do not fit, DataError if ``participants.tsv`` is missing
     or lacks a column. One bad file or subject is left out, with its reason, and never raises.
@@ -115,13 +118,14 @@ def dataset(
     loaded = list(
         each(
             site, shape=shape, spacing_mm=spacing_mm, label=label, prefix=prefix,
-            consent_column=consent_column,
+            consent_column=consent_column, synthetic=synthetic,
         )
     )  # fmt: skip
-    return {
-        split: _gather(site.task, [s for s in loaded if split_of(s.name, fractions) == split])
-        for split in SPLITS
-    }
+    by_split: dict[Split, list[Loaded]] = {split: [] for split in SPLITS}
+    for one in loaded:
+        nobody = one.example is not None and one.example.synthetic
+        by_split["train" if nobody else split_of(one.name, fractions)].append(one)
+    return {split: _gather(site.task, subjects) for split, subjects in by_split.items()}
 
 
 def _gather(task: Task, subjects: Sequence[Loaded]) -> BidsDataset:

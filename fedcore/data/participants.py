@@ -18,6 +18,9 @@ from fedcore.records import Split
 SPLITS: tuple[Split, Split, Split] = ("train", "validation", "test")
 UNKNOWN = "unknown"
 ID = "participant_id"
+SYNTHETIC = "synthetic"
+"""The column that says ``true`` of a subject who does not exist."""
+
 _AGE_BAND = "age_band"
 _MISSING = ("", "n/a")
 
@@ -75,6 +78,15 @@ def value(row: Mapping[str, str], column: str) -> str | None:
     """The cell, or None where BIDS says that it is missing (empty or ``n/a``)."""
     cell = row[column]
     return None if cell in _MISSING else cell
+
+
+def is_synthetic(row: Mapping[str, str]) -> bool:
+    """Whether this is nobody, but drawn from a model (``fedcore.data.synthetic``).
+
+    >>> is_synthetic({"synthetic": "true"}), is_synthetic({"synthetic": "n/a"}), is_synthetic({})
+    (True, False, False)
+    """
+    return row.get(SYNTHETIC, "").lower() == "true"
 
 
 def require_groups(table: Participants, attributes: Collection[str]) -> None:

@@ -37,12 +37,14 @@ _READERS = 4  # threads: reading waits for the store, and unzipping lets other t
 @dataclass(frozen=True)
 class Example:
     """One subject: images (1, X, Y, Z), of a photo (3, X, Y), of the modalities it has, in the
-    order of the plan. ``target``: its class; in a segmentation each voxel's (X, Y, Z), uint8."""
+    order of the plan. ``target``: its class; in a segmentation each voxel's (X, Y, Z), uint8.
+    ``synthetic``: nobody, but drawn from a model."""
 
     subject: str
     images: Mapping[str, Tensor]
     target: int | Tensor
     groups: Mapping[str, str]
+    synthetic: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def each(
     label: str = "diagnosis",
     prefix: str = "",
     consent_column: str | None = "consent",
+    synthetic: bool = False,
     workers: int | None = None,
     on_total: Callable[[int], None] = lambda _: None,
 ) -> Iterator[Loaded]:
@@ -81,7 +84,7 @@ def each(
         raise ConfigError("task.modalities is empty: say where each modality's images lie")
     pipeline = Pipeline.of(site.task, shape, spacing_mm)
     root = prefix if prefix == "" or prefix.endswith("/") else f"{prefix}/"
-    subjects = _Subjects.of(site, pipeline, root, label, consent_column)
+    subjects = _Subjects.of(site, pipeline, root, label, consent_column, synthetic)
     names = subjects.names()
     on_total(len(names))
     keeps = site.task.preprocessing is not None
@@ -99,7 +102,8 @@ class _Subjects:
     """What a site says of its subjects, and where their files lie.
 
     ``folders``: subject → paths below its folder. ``aside``: subject → what is in quarantine.
-    ``outlines``: of a segmentation, which has no ``label``.
+    ``outlines``: of a segmentation, which has no ``label``. ``synthetic``: whether those who do not
+    exist are wanted.
     """
 
     site: SiteData
@@ -107,6 +111,7 @@ class _Subjects:
     root: str
     label: str | None
     consent_column: str | None
+    synthetic: bool
     table: Participants
     folders: Mapping[str, Sequence[str]]
     aside: Mapping[str, Sequence[LeftOut]]
@@ -115,13 +120,14 @@ class _Subjects:
 
     @classmethod
     def of(
-        cls, site: SiteData, pipeline: Pipeline, root: str, label: str, consent_column: str | None
-    ) -> Self:
+        cls, site: SiteData, pipeline: Pipeline, root: str, label: str,
+        consent_column: str | None, synthetic: bool,
+    ) -> Self:  # fmt: skip
         """Read the lists, and no image."""
         files, target = site.files, site.task.target
         wanted = label if target is None else None
         return cls(
-            site, pipeline, root, wanted, consent_column,
+            site, pipeline, root, wanted, consent_column, synthetic,
             table=_table(site, root + "participants.tsv", wanted, consent_column),
             folders=layout.by_subject(files.list(f"{root}sub-"), root),
             aside=quarantine.read(files, root),
@@ -166,6 +172,8 @@ class _Subjects:
         if subject not in self.table.rows:
             return "not listed in participants.tsv"
         row = self.table.rows[subject]
+        if participants.is_synthetic(row) and not self.synthetic:
+            return "synthetic, which the plan does not ask for"
         if self.consent_column is not None:
             reason = consent.objection(row[self.consent_column], self.site.purpose)
             if reason is not None:
@@ -196,6 +204,7 @@ class _Subjects:
             {name: torch.from_numpy(image) for name, image in self.pipeline.tensors(made).items()},
             target,
             participants.groups(row, task.groups),
+            participants.is_synthetic(row),
         )
 
 

@@ -16,7 +16,8 @@ from ruamel.yaml import YAML
 from fedcore.baselines import train_baselines
 from fedcore.config import plan as plans
 from fedcore.config.federation import Drill, Location
-from fedcore.data.phantoms.cohort import PURPOSE, SiteSpec, demo_federation, people
+from fedcore.data.phantoms.cohort import SiteSpec, demo_federation, people
+from fedcore.data.phantoms.diseases import DISEASES
 from fedcore.data.phantoms.subject import scanned
 from fedcore.data.phantoms.writer import write_federation
 from fedcore.demo.plan import Choices, plan_of
@@ -28,9 +29,12 @@ from fedcore.store.connect import Keys, open_store
 from fedcore.store.patient import PatientStore
 
 DATA_NOTE = (
-    "Every subject here is synthetic: real anatomy (the MNI152 average brain), simulated disease "
-    "and scanners. The figures show that the platform works, not how well anyone is diagnosed."
+    "Every subject here is synthetic: simulated disease and scanners, in the MNI152 average brain, "
+    "or in a chest or an eye made of formulas. The figures show that the platform works, not how "
+    "well anyone is diagnosed."
 )
+
+_SHOWN_MM = 2.0  # the voxels of pictures
 
 OnStage = Callable[[str, int], Callable[[], None]]
 """Called as a stage begins with its name and number of steps; returns what to call a step."""
@@ -72,7 +76,10 @@ def prepare(
     workdir = workdir.resolve()
     workdir.mkdir(parents=True, exist_ok=True)
     what = plan_of(choices)
-    specs = tuple(demo_federation(what.seed, scale))
+    disease = DISEASES[choices.disease]
+    if from_dicom and choices.disease != "brain":
+        raise ConfigError("--from-dicom: only the brain's scanners are simulated down to DICOM")
+    specs = tuple(demo_federation(what.seed, scale, disease=disease))
     drills = _drills(drop, [spec.name for spec in specs])
     started = on_stage("starting S3 and Prefect", 1)
     with Stack(workdir / "stack", [spec.name for spec in specs]) as stack:
@@ -165,7 +172,7 @@ def _write_federation(
             "peers": identities,
             "approver": "the demo",
             "allow": {
-                "purposes": [PURPOSE],
+                "purposes": [plan.purpose],
                 "modalities": list(plan.task.modalities),
                 "code": ["fedcore.*", "torch.nn.functional:*"],
             },
@@ -244,17 +251,22 @@ def baselines(ready: Ready, *, on_stage: OnStage) -> dict[str, Any]:
 
 
 def pictures(ready: Ready) -> list[dict[str, Any]]:
-    """One synthetic subject of each class, finer than the training data, with its tumour's mask."""
+    """One synthetic subject of each class, finer than the training data, with what is outlined."""
     seed = plans.load(ready.plan).seed
-    spec = replace(ready.specs[0], voxel_mm=2.0)
+    spec = replace(ready.specs[0], voxel_mm=_SHOWN_MM)
     shown: dict[str, dict[str, Any]] = {}
     for person in people(spec, seed):
         if person.diagnosis not in shown and person.modalities == spec.modalities:
             phantom = scanned(spec, person, seed)
             shown[person.diagnosis] = {
                 "title": person.diagnosis,
-                "images": phantom.images,
+                "images": {n: _plane(image, n) for n, image in phantom.images.items()},
                 "mask": phantom.label > 0,
                 "note": f"{person.sex}, {person.age} years, {person.scanner.name}",
             }
     return [shown[name] for name in spec.counts if name in shown]
+
+
+def _plane(image: Any, modality: str) -> Any:
+    """Of an OCT volume, whose voxels are no cubes, the B-scan through the fovea."""
+    return image[:, :, image.shape[2] // 2] if modality == "oct" else image

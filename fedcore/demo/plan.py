@@ -14,6 +14,9 @@ from fedcore.config.protection import Privacy
 from fedcore.errors import ConfigError
 from fedcore.privacy.accounting import calibrate
 
+SHIPPED = {"brain": "brain_tumour.yaml", "lung": "lung.yaml", "retina": "retina.yaml"}
+"""Disease → its plan, in ``plans``."""
+
 WEIGHT_CAP = 64
 """Above every site's number of examples, so that weights are as they are without a cap."""
 
@@ -34,10 +37,10 @@ Fields = dict[str, Any]
 class Choices:
     """What the command line asks for. None leaves a thing as the plan has it.
 
-    ``plan``: another file than the shipped one. ``secure``: a mode of secure aggregation; weights
-    that the plan does not bound are capped then. ``dp``: whom noise hides, one subject or one site,
-    with ``epsilon`` over the whole run at the plan's target_delta. ``compress``: few bytes, both
-    ways; behind masks what can be summed there.
+    ``disease``: whose shipped plan, out of ``SHIPPED``. ``plan``: another file than that.
+    ``secure``: a mode of secure aggregation; weights that the plan does not bound are capped then.
+    ``dp``: whom noise hides, one subject or one site, with ``epsilon`` over the whole run at the
+    plan's target_delta. ``compress``: few bytes, both ways; behind masks what can be summed there.
     """
 
     plan: Path | None = None
@@ -46,11 +49,12 @@ class Choices:
     dp: str | None = None
     epsilon: float | None = None
     compress: bool = False
+    disease: str = "brain"
 
 
 def plan_of(choices: Choices) -> plans.Plan:
     """The plan with the choices in it. Raises ConfigError for one that cannot be."""
-    plan = _chosen(choices.plan)
+    plan = _chosen(choices)
     fields = plan.model_dump(mode="json", exclude_defaults=True)
     asked = []
     if choices.rounds is not None:
@@ -66,6 +70,11 @@ def plan_of(choices: Choices) -> plans.Plan:
     if choices.epsilon is not None:
         if not 0 < choices.epsilon < math.inf:
             raise ConfigError(f"--epsilon {choices.epsilon:g}: it must be above 0 and finite")
+        if choices.disease != "brain":
+            raise ConfigError(
+                f"--dp with --disease {choices.disease}: the small model that bears the noise "
+                "measures heads alone"
+            )
         level = _subject_level if choices.dp == "subject" else _site_level
         level(fields, choices.epsilon)
         asked.append(f"--dp {choices.dp} --epsilon {choices.epsilon:g}")
@@ -75,11 +84,12 @@ def plan_of(choices: Choices) -> plans.Plan:
     return plans.parse(json.dumps(fields), source=" ".join(["the plan with", *asked]))
 
 
-def _chosen(path: Path | None) -> plans.Plan:
-    if path is not None:
-        return plans.load(path)
-    shipped = importlib.resources.files("plans") / "brain_tumour.yaml"
-    return plans.parse(shipped.read_text(encoding="utf-8"), source="plans/brain_tumour.yaml")
+def _chosen(choices: Choices) -> plans.Plan:
+    if choices.plan is not None:
+        return plans.load(choices.plan)
+    name = SHIPPED[choices.disease]
+    shipped = importlib.resources.files("plans") / name
+    return plans.parse(shipped.read_text(encoding="utf-8"), source=f"plans/{name}")
 
 
 def _secure(fields: Fields, mode: str) -> None:

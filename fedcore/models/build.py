@@ -73,7 +73,7 @@ class MultimodalClassifier(nn.Module):
     def _varied(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         varied = dict(inputs)
         if self.modality_dropout > 0:
-            varied["present"] = _drop(inputs["present"] > 0.5, self.modality_dropout).float()
+            varied["present"] = drop(inputs["present"] > 0.5, self.modality_dropout).float()
         if self.flip:
             mirrored = torch.rand(len(inputs["present"]), device=inputs["present"].device) < 0.5
             for name in self.modalities:
@@ -169,7 +169,7 @@ def _by_subject(column: Tensor, image: Tensor) -> Tensor:
     return column.view(-1, *(1,) * (image.ndim - 1))
 
 
-def _drop(present: Tensor, chance: float) -> Tensor:
+def drop(present: Tensor, chance: float) -> Tensor:
     """Hide modalities at random, (B, M) → (B, M), but never the last one a subject has."""
     draw = torch.rand(present.shape, device=present.device).masked_fill(~present, -1.0)
     kept = (draw >= chance) | (draw == draw.amax(dim=1, keepdim=True))

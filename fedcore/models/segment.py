@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from fedcore.config.task import Task
 from fedcore.errors import ConfigError
+from fedcore.models.build import drop
 
 
 class MultimodalSegmenter(nn.Module):
@@ -189,13 +190,6 @@ def segmenter(
         modality_dropout=modality_dropout,
         flip=flip,
     )
-
-
-def drop(present: Tensor, chance: float) -> Tensor:
-    """Hide modalities at random, (B, M) → (B, M), but never the last one a subject has."""
-    draw = torch.rand(present.shape, device=present.device).masked_fill(~present, -1.0)
-    kept = (draw >= chance) | (draw == draw.amax(dim=1, keepdim=True))
-    return present & kept
 
 
 def _by_subject(column: Tensor) -> Tensor:

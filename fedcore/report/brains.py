@@ -1,4 +1,7 @@
-"""Brains as a radiologist reads them: three planes through the lesion, right on the left."""
+"""Subjects as a radiologist reads them: three planes through the lesion, right on the left.
+
+A photo of the eye is shown as it is.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ from fedcore.report.run import Record
 Array = NDArray[np.float64]
 
 _BRAIN_WINDOW_HU = (0.0, 80.0)
+_LUNG_HU = -500.0  # a plan that looks below is not about a brain
 _CONTOUR = "#00e5ff"  # on none of the colour maps in use
 _WIDTH_INCHES, _DOTS_PER_INCH = 2.4, 150
 
@@ -53,6 +57,9 @@ def brains(pictures: Sequence[Record], modalities: Record) -> list[Brain]:
 def window(image: Array, kind: str, limits: Any) -> tuple[float, float, str, str]:
     """Low, high, colour map and, in words, how an image of ``kind`` is shown."""
     if kind == "ct":
+        if limits and limits[0] < _LUNG_HU:
+            low, high = map(float, limits)
+            return low, high, "gray", f"window {low:g} to {high:g} HU"
         low, high = _BRAIN_WINDOW_HU
         return low, high, "gray", f"brain window {low:g}–{high:g} HU"
     if kind == "pet":
@@ -68,6 +75,10 @@ def _brain(picture: Record, modalities: Record) -> Brain:
     mask = None if given is None or not np.any(given) else np.asarray(given) > 0.5
     panels = []
     for modality, array in (picture.get("images") or {}).items():
+        if (modalities.get(modality) or {}).get("kind") == "fundus":
+            alt = f"{title}: {modality}, a photo"
+            panels.append(Panel(modality, _uri(Image.fromarray(array)), alt, "as photographed"))
+            continue
         image = np.nan_to_num(np.asarray(array, dtype=float))
         outline = mask if mask is not None and mask.shape == image.shape else None
         about = modalities.get(modality) or {}
@@ -103,10 +114,14 @@ def _png(
     axes.set(xlim=(left.min(), right.max()), ylim=(bottom.min(), top.max()))
     axes.set_axis_off()
     canvas.draw()
-    data = BytesIO()
-    drawn = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    return _uri(Image.fromarray(np.asarray(canvas.buffer_rgba())))
+
+
+def _uri(drawn: Image.Image) -> str:
     # A palette is half of the bytes; maximum coverage keeps the thin outline's colour in it.
-    drawn.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(data, "png")
+    few = drawn.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    data = BytesIO()
+    few.save(data, "png")
     return f"data:image/png;base64,{b64encode(data.getvalue()).decode()}"
 
 

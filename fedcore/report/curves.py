@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
+from fedcore.evaluation.headline import headline
 from fedcore.report.numbers import bounds, finite, share, size, words
 from fedcore.report.run import Record
 from fedcore.report.style import INK, MUTED, SERIES, canvas, to_svg
@@ -19,16 +20,18 @@ _LEGEND_COLUMNS = 3
 
 
 def quality(history: Sequence[Record], threshold: float | None = None) -> Markup | None:
-    """Macro AUC and accuracy with 95 % bands; ``threshold`` is the gate's for macro AUC."""
+    """Macro AUC and accuracy, or Dice and sensitivity, with 95 % bands; ``threshold`` is the
+    gate's for the first of the two."""
+    first = headline({key: True for item in history for key in item})
+    second = "sensitivity" if first.key == "dice" else "accuracy"
     figure, (axes,) = canvas()
     said = []
     lowest = 1.0
-    for colour, key, label in ((SERIES[0], "macro_auc", "macro AUC"),
-                               (SERIES[1], "accuracy", "accuracy")):  # fmt: skip
+    for colour, key, label in ((SERIES[0], first.key, first.label), (SERIES[1], second, second)):
         value, low, high = np.array([bounds(item.get(key)) for item in history]).reshape(-1, 3).T
         if np.isnan(value).all():
             continue
-        dashes = "-" if key == "macro_auc" else "--"
+        dashes = "-" if key == first.key else "--"
         axes.plot(
             _rounds(history),
             value,
@@ -45,7 +48,9 @@ def quality(history: Sequence[Record], threshold: float | None = None) -> Markup
     if not said:
         return None
     if threshold is not None:
-        axes.axhline(threshold, color=INK, linewidth=1, linestyle=":", label="gate (macro AUC)")
+        axes.axhline(
+            threshold, color=INK, linewidth=1, linestyle=":", label=f"gate ({first.label})"
+        )
     axes.set_ylim(max(0.0, np.floor(lowest * 10) / 10), 1.005)
     _finish(axes, history, "")
     figure.legend(loc="outside upper left", ncols=_LEGEND_COLUMNS)

@@ -12,6 +12,7 @@ from jinja2 import ChainableUndefined, Environment, FileSystemLoader, Undefined
 from markupsafe import Markup
 
 from fedcore.config import disclosure
+from fedcore.evaluation.headline import headline
 from fedcore.report import curves, numbers, results, secure, words
 from fedcore.report.brains import brains
 from fedcore.report.run import Record, RunReport
@@ -33,6 +34,7 @@ def render(run: RunReport) -> str:
             task=_task(run),
             overall=run.final.get("overall") or {},
             tiles=words.tiles(run),
+            headline=headline(run.final.get("overall") or {}),
             verdict_word=words.verdict_word(run.verdict),
             guarantee=words.guarantee(run.privacy),
             attendance=words.attendance(run),
@@ -55,7 +57,9 @@ def _figures(run: RunReport) -> dict[str, Markup | None]:
     """Every figure by name; None where there is nothing to draw."""
     gates = run.plan.get("gates") or {}
     overall = run.final.get("overall") or {}
-    thresholds = {key: gates.get(f"min_{key}") for key in ("macro_auc", "sensitivity")}
+    first = headline(overall)
+    thresholds = {key: gates.get(f"min_{key}") for key in (first.key, "sensitivity")}
+    worst_site = gates.get("min_site_dice" if first.key == "dice" else "min_site_auc")
     sites: list[results.Row] = [("all sites", overall)]
     sites += [(site, about.get("summary") or {}) for site, about in run.sites.items()]
     groups = results.group_rows(run.final)
@@ -63,14 +67,15 @@ def _figures(run: RunReport) -> dict[str, Markup | None]:
         sites, groups = [], []
     clip_norm = (run.plan.get("privacy") or {}).get("clip_norm")
     return {
-        "quality": curves.quality(run.history, thresholds["macro_auc"]),
+        "quality": curves.quality(run.history, thresholds[first.key]),
         "loss": curves.by_site(run.history, "loss", "training loss"),
         "norms": curves.by_site(run.history, "update_norm", "norm of the update", clip_norm),
         "seconds": curves.seconds(run.history),
         "traffic": curves.traffic(run.history),
-        "sites": results.forest("sites", sites, {"macro_auc": gates.get("min_site_auc")}),
+        "sites": results.forest("sites", sites, {first.key: worst_site}),
         "groups": results.forest("groups", groups, thresholds),
-        "compared": results.compared(overall.get("macro_auc"), run.baselines or {}),
+        "compared": results.compared(overall.get(first.key), run.baselines or {}, first.label),
+        "overlap": results.overlap(overall),
         "roc": results.roc(overall),
         "confusion": results.confusion(overall, _task(run).get("classes") or ()),
         "calibration": results.calibration(overall),

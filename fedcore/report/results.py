@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MultipleLocator
 
+from fedcore.evaluation.headline import headline
 from fedcore.report.numbers import bounds, count, share, spread, words
 from fedcore.report.run import Record
 from fedcore.report.style import INK, MUTED, ON_ACCENT, SERIES, canvas, to_svg
@@ -18,21 +19,27 @@ from fedcore.report.style import INK, MUTED, ON_ACCENT, SERIES, canvas, to_svg
 Row = tuple[str, Record | None]
 """A label and its metrics; None makes the label a heading."""
 
-_SHOWN = (("macro_auc", "macro AUC"), ("sensitivity", "sensitivity"))
+
+def _shown(metrics: Iterable[Record]) -> tuple[tuple[str, str], ...]:
+    """The figures of a forest: what a run is first judged by, and sensitivity."""
+    first = headline({key: True for of in metrics for key in of})
+    return (first.key, first.label), ("sensitivity", "sensitivity")
 
 
 def forest(
     name: str, rows: Sequence[Row], thresholds: Mapping[str, float | None] | None = None
 ) -> Markup | None:
-    """Macro AUC and sensitivity with 95 % intervals, a row each, on one scale."""
+    """Macro AUC, or Dice, and sensitivity with 95 % intervals, a row each, on one scale."""
+    shown = _shown(metrics for _, metrics in rows if metrics)
+    (first, label), _ = shown
     measured = [
-        bounds(metrics.get(key)) for _, metrics in rows if metrics for key, _ in _SHOWN
+        bounds(metrics.get(key)) for _, metrics in rows if metrics for key, _ in shown
     ]  # fmt: skip
     if not measured or np.isnan(np.array(measured)).all():
         return None
     left = max(0.0, np.floor(np.nanmin(np.array(measured)) * 10) / 10)
-    figure, panels = canvas(height=0.85 + 0.24 * len(rows), columns=len(_SHOWN))
-    for axes, (key, title) in zip(panels, _SHOWN, strict=True):
+    figure, panels = canvas(height=0.85 + 0.24 * len(rows), columns=len(shown))
+    for axes, (key, title) in zip(panels, shown, strict=True):
         for y, (_, metrics) in enumerate(rows):
             if metrics is not None:
                 _whisker(axes, y, bounds(metrics.get(key)), overall=y == 0)
@@ -46,14 +53,15 @@ def forest(
     for tick, (_, metrics) in zip(panels[0].get_yticklabels(), rows, strict=True):
         tick.set_color(MUTED if metrics is None else INK)
     said = "; ".join(
-        f"{label} {share(bounds(metrics.get('macro_auc'))[0])} {spread(metrics.get('macro_auc'))}"
-        for label, metrics in rows
+        f"{row} {share(bounds(metrics.get(first))[0])} {spread(metrics.get(first))}"
+        for row, metrics in rows
         if metrics is not None
     )
-    return to_svg(figure, f"forest-{name}", f"Macro AUC with 95 % interval: {said}.")
+    told = f"{label[:1].upper()}{label[1:]} with 95 % interval: {said}."
+    return to_svg(figure, f"forest-{name}", told)
 
 
-def compared(overall: Any, baselines: Record) -> Markup | None:
+def compared(overall: Any, baselines: Record, label: str = "macro AUC") -> Markup | None:
     """The federated model beside those trained at one site alone and those trained centrally.
 
     None if there is no other to compare it with.
@@ -76,12 +84,33 @@ def compared(overall: Any, baselines: Record) -> Markup | None:
             axes.annotate(share(value), (np.fmax(value, high), y), (8, 0), va="center",
                           textcoords="offset points", fontsize=8)  # fmt: skip
     axes.axvline(values[0, 0], color=SERIES[0], linewidth=1, linestyle=":")
-    axes.set(xlim=(np.floor(np.nanmin(values) * 10) / 10 - 0.02, 1.04), xlabel="macro AUC")
+    axes.set(xlim=(np.floor(np.nanmin(values) * 10) / 10 - 0.02, 1.04), xlabel=label)
     axes.set_yticks(range(len(rows)), [label for label, *_ in rows], color=INK)
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
-    said = "; ".join(f"{label} {share(value[0])}" for label, value, _, _ in rows)
-    return to_svg(figure, "compared", f"Macro AUC: {said}.")
+    said = "; ".join(f"{row} {share(value[0])}" for row, value, _, _ in rows)
+    return to_svg(figure, "compared", f"{label[:1].upper()}{label[1:]}: {said}.")
+
+
+def overlap(metrics: Record) -> Markup | None:
+    """How many subjects have which Dice, a line a structure."""
+    counts = {
+        name: np.array(of["histogram"], float)
+        for name, of in (metrics.get("per_class") or {}).items()
+        if any(of.get("histogram") or ())
+    }
+    if not counts:
+        return None
+    figure, (axes,) = canvas(4.2, 4.3)
+    said = []
+    for name, of in counts.items():
+        edges = np.linspace(0, 1, len(of) + 1)
+        axes.stairs(of, edges, label=f"{name} ({count(of.sum())})", linewidth=1.6)
+        said.append(f"{name}: {count(of[edges[:-1] >= 0.5].sum())} of {count(of.sum())} above 0.5")
+    axes.set(xlabel="Dice", ylabel="subjects who have it", xlim=(0, 1))
+    axes.set_ylim(bottom=0)
+    figure.legend(loc="outside upper left", ncols=2)
+    return to_svg(figure, "overlap", f"Subjects by Dice. {'; '.join(said)}.")
 
 
 def roc(metrics: Record) -> Markup | None:

@@ -19,6 +19,9 @@ class RunReport:
     confusion: [[int]] (row = true class, column = predicted), roc: {class: {fpr: [], tpr: []}},
     reliability: [{confidence, observed, num_examples}], undefined: [class]}``:
 
+    Of a segmentation ``M`` is as ``evaluation.overlap.figures`` has it, and ``history`` holds
+    ``dice`` and ``sensitivity`` in place of ``macro_auc`` and ``accuracy``.
+
     - ``plan``: ``Plan.model_dump()``; ``started``, ``ended``: ISO 8601
     - ``history``: per round ``{round_num, cohort: [site], dropped: {site: reason}, macro_auc: I,
       accuracy: I, loss: {site: value}, bytes_up, bytes_down, seconds: {phase: s},

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fedcore.evaluation.headline import headline
 from fedcore.report.numbers import bounds, finite, scientific
 from fedcore.report.run import Record, RunReport
 
@@ -49,8 +50,29 @@ class Tile:
 def tiles(run: RunReport) -> list[Tile]:
     """The figures that matter, on subjects that were never trained on."""
     overall, gates = run.final.get("overall") or {}, run.plan.get("gates") or {}
-    worst_site, worst = worst_site_auc(run)
+    first = headline(overall)
+    worst_site, worst = worst_site_of(run, first.key)
     gap_of, gap = largest_gap(run)
+    by_site = [
+        Tile("Worst site", worst, f"{first.label} at {worst_site}" if worst_site else
+             f"{first.label} by site", gates.get(f"min_site_{first.of_class}"), by_site=True),
+        Tile("Group gap", gap, f"difference in {first.label} between values of {gap_of}"
+             if gap_of else f"difference in {first.label} between groups",
+             gates.get("max_group_gap"), at_most=True, by_site=True),
+    ]  # fmt: skip
+    if first.key == "dice":
+        return [
+            Tile("Dice", overall.get("dice"), "how far found and true outline agree: 0 is nowhere, "
+                 "1 to the voxel; mean over the subjects who have a structure, then over "
+                 "structures", gates.get("min_dice")),
+            Tile("Sensitivity", overall.get("sensitivity"), "the share of a structure that is "
+                 "found; the same means", gates.get("min_sensitivity")),
+            Tile("Specificity", overall.get("specificity"), "of those without a structure, the "
+                 "share in whom none is found", gates.get("min_specificity")),
+            Tile("Pooled Dice", overall.get("pooled_dice"), "of all voxels together, which large "
+                 "structures decide"),
+            *by_site,
+        ]  # fmt: skip
     return [
         Tile("Macro AUC", overall.get("macro_auc"), "how well the classes are told apart; 0.5 is "
              "chance, 1 is perfect", gates.get("min_macro_auc")),
@@ -60,20 +82,16 @@ def tiles(run: RunReport) -> list[Tile]:
              "is not called so; mean over classes", gates.get("min_specificity")),
         Tile("Accuracy", overall.get("accuracy"), "the share of subjects given the right class",
              gates.get("min_accuracy")),
-        Tile("Worst site", worst, f"macro AUC at {worst_site}" if worst_site else
-             "macro AUC by site", gates.get("min_site_auc"), by_site=True),
-        Tile("Group gap", gap, f"difference in macro AUC between values of {gap_of}"
-             if gap_of else "difference in macro AUC between groups",
-             gates.get("max_group_gap"), at_most=True, by_site=True),
+        *by_site,
     ]  # fmt: skip
 
 
-def worst_site_auc(run: RunReport) -> tuple[str | None, Any]:
-    """The site where macro AUC is lowest, and its interval."""
+def worst_site_of(run: RunReport, key: str) -> tuple[str | None, Any]:
+    """The site where that figure is lowest, and its interval."""
     found = {
         site: interval
         for site, about in run.sites.items()
-        if not math.isnan(bounds(interval := (about.get("summary") or {}).get("macro_auc"))[0])
+        if not math.isnan(bounds(interval := (about.get("summary") or {}).get(key))[0])
     }
     if not found:
         return None, None

@@ -3,7 +3,7 @@ import pytest
 from heads import head
 
 from fedcore.data import brain
-from fedcore.data.phantoms.anatomy import template
+from fedcore.data.phantoms.brain.anatomy import template
 from fedcore.data.preprocess import covering_grid, resample
 
 

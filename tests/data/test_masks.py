@@ -1,6 +1,7 @@
 """Outlines become the class of each voxel, where the images are."""
 
 import gzip
+from pathlib import Path
 from typing import Any
 
 import nibabel
@@ -8,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from fedcore.config import plan as plans
 from fedcore.config.section import Function
 from fedcore.config.task import Modality, Task
 from fedcore.data import bids
 from fedcore.data.masks import labels
 from fedcore.data.nifti import read
+from fedcore.data.phantoms import SiteSpec, people, write_site
+from fedcore.data.phantoms.scanner import Scanner
 from fedcore.data.preparation import Prepared
 from fedcore.data.preprocess import Grid, resample_labels
 from fedcore.data.site import SiteData
@@ -20,6 +24,7 @@ from fedcore.errors import DataError
 from fedcore.store.memory import MemoryStore
 from fedcore.training import local
 
+SHIPPED = Path(__file__).parents[2] / "plans" / "brain_tumour_segmentation.yaml"
 FUNCTION = Function(function="a:b")
 MASKS = "derivatives/fedcore/masks"
 FOLDER = {"t1": "anat/{}_T1w.nii.gz", "pet": "pet/{}_pet.nii.gz"}
@@ -186,3 +191,24 @@ def test_a_label_that_fills_its_image_ends_where_the_image_does() -> None:
     found = resample_labels(np.full((4, 4, 4), 2, np.uint8), affine, grid)
     assert (found == 2).sum() == 4**3
     assert (found == 0).sum() == 9**3 - 4**3
+
+
+def test_the_synthetic_hospitals_are_outlined_as_the_shipped_plan_reads_them() -> None:
+    """Six heads at 6 mm, four of whom consented: the healthy have an empty outline, not none."""
+    plan = plans.load(SHIPPED)
+    counts = {"none": 3, "glioma": 3, "meningioma": 0, "pituitary": 0}
+    spec = SiteSpec("test", counts, (Scanner("LPS", orientation="LPS"),), missing_rate=0,
+                    voxel_mm=6.0)  # fmt: skip
+    store = MemoryStore()
+    write_site(spec, store, seed=7)
+    site = SiteData(plan.task, store, plan.purpose)
+    data = bids.dataset(site, **plan.task.dataset.arguments, fractions=(1, 0, 0))["train"]
+    told = {person.label: person.diagnosis for person in people(spec, 7)}
+    assert len(data) == 4
+    for number, subject in enumerate(data.subjects):
+        images, target = data[number]
+        tumour, t1ce = target == 2, images["t1ce"][0]
+        assert tumour.any() == (told[subject] == "glioma")
+        if tumour.any():
+            apart = t1ce[tumour].mean() - t1ce[t1ce > 0].mean()
+            assert apart.abs() > 0.1, "the outline lies where the image differs"

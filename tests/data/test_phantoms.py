@@ -19,11 +19,11 @@ from fedcore.data.phantoms import (
     subject,
     write_site,
 )
-from fedcore.data.phantoms.anatomy import deformed, template
-from fedcore.data.phantoms.cohort import PURPOSE
-from fedcore.data.phantoms.contrast import MODALITIES, rendered, tissues
+from fedcore.data.phantoms.brain import PURPOSE
+from fedcore.data.phantoms.brain.anatomy import deformed, template
+from fedcore.data.phantoms.brain.contrast import MODALITIES, rendered, tissues
+from fedcore.data.phantoms.brain.lesions import CLASSES, OEDEMA, TUMOUR
 from fedcore.data.phantoms.fields import smooth
-from fedcore.data.phantoms.lesions import CLASSES, OEDEMA, TUMOUR
 from fedcore.data.phantoms.scanner import Scanner, stored
 
 SEED = 7

@@ -13,7 +13,8 @@ import scans
 
 from fedcore.config import plan as plans
 from fedcore.data import bids
-from fedcore.data.phantoms.cohort import PURPOSE, demo_federation, people
+from fedcore.data.phantoms.brain import PURPOSE
+from fedcore.data.phantoms.cohort import demo_federation, people
 from fedcore.data.phantoms.writer import write_site
 from fedcore.data.site import SiteData
 from fedcore.demo.hospitals import import_site, secret_of

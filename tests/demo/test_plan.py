@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
+
 import pytest
 
 from fedcore.config.spending import run_events
+from fedcore.data.phantoms.diseases import DISEASES
 from fedcore.demo.plan import Choices, plan_of
 from fedcore.errors import ConfigError
 from fedcore.models.initial import build_model
@@ -48,3 +51,18 @@ def test_who_is_hidden_and_how_well_go_together() -> None:
             plan_of(choices)
     with pytest.raises(ConfigError, match="epsilon"):
         plan_of(Choices(dp="site", epsilon=-1.0))
+
+
+@pytest.mark.parametrize("disease", ["brain", "lung", "retina"])
+def test_each_disease_has_a_plan_for_what_its_hospitals_have(disease: str) -> None:
+    plan, made = plan_of(Choices(disease=disease)), DISEASES[disease]
+    assert plan.purpose == made.purpose
+    assert plan.task.classes == list(made.classes)
+    assert set(plan.task.modalities) == set(made.modalities)
+    for name, path in made.paths.items():
+        assert fnmatchcase(path.format("sub-1"), plan.task.modalities[name].path)
+
+
+def test_the_small_model_for_noise_knows_heads_alone() -> None:
+    with pytest.raises(ConfigError, match="--dp with --disease lung"):
+        plan_of(Choices(disease="lung", dp="site", epsilon=8.0))

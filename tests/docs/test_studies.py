@@ -32,3 +32,14 @@ def test_the_audits_table() -> None:
         cells = [row["mechanism"], f"{row['claim']:g}", str(row["canaries"]), *figures]
         assert f"| {' | '.join(cells)} |" in page
         assert row["honest"] < row["claim"] < row["without_noise"]
+
+
+def test_the_table_of_synthetic_subjects() -> None:
+    page, found = (ROOT / "docs" / "synthetic.md").read_text(), FOUND["synthetic"]
+    for name, aucs in found["macro_auc"].items():
+        cell = f"{statistics.fmean(aucs):.3f} ± {statistics.stdev(aucs):.3f}"
+        assert f"| trained on {name} | {cell} |" in page
+    copies = found["memorisation"]
+    assert f"closeness {copies['closeness']:.3f}, and by chance {copies['low']:.3f}" in page
+    for name, explained in found["filled"].items():
+        assert f"{name} {explained:.3f}" in page

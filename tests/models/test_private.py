@@ -15,8 +15,8 @@ from torch import Tensor
 
 from fedcore.config.task import Task
 from fedcore.data import intensities, preprocess
-from fedcore.data.phantoms import contrast
-from fedcore.data.phantoms.anatomy import template
+from fedcore.data.phantoms.brain import contrast
+from fedcore.data.phantoms.brain.anatomy import template
 from fedcore.errors import ConfigError
 from fedcore.models.private import HEALTHY, REGIONS, Findings, findings_classifier, regions
 from fedcore.training.state import get_params

@@ -1,5 +1,9 @@
+from base64 import b64decode
+from io import BytesIO
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from fedcore.report.brains import brains, centre, planes, window
 
@@ -50,6 +54,7 @@ def test_centre_is_where_most_of_the_lesion_shows():
 def test_each_modality_has_its_own_window():
     image = np.linspace(-1000, 1000, 1001).reshape(7, 11, 13)
     assert window(image, "ct", [-50, 150])[:3] == (0, 80, "gray")
+    assert window(image, "ct", [-1000, 300])[:3] == (-1000, 300, "gray")
     assert window(image, "pet", [0, 12])[:3] == (0, 12, "hot")
     low, high, colours, _ = window(image, "mr", None)
     assert (-1000 < low < -900, 900 < high < 1000, colours) == (True, True, "gray")
@@ -73,3 +78,12 @@ def test_voxels_that_are_no_numbers_are_shown_as_nothing():
     image = np.full((6, 6, 6), np.nan)
     (brain,) = brains([{"title": "t", "images": {"t1": image}, "mask": None}], {})
     assert brain.panels[0].display == "relative intensity"
+
+
+def test_a_photo_of_the_eye_is_shown_in_its_colours():
+    photo = np.zeros((20, 20, 3), np.uint8)
+    photo[5:15, 5:15] = (200, 100, 40)
+    (one,) = brains([{"title": "dr", "images": {"fundus": photo}}], {"fundus": {"kind": "fundus"}})
+    (panel,) = one.panels
+    drawn = Image.open(BytesIO(b64decode(panel.source.partition(",")[2]))).convert("RGB")
+    assert np.abs(np.asarray(drawn).astype(int) - photo).max() < 4

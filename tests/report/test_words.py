@@ -7,7 +7,7 @@ from fedcore.report.words import (
     guarantee,
     largest_gap,
     verdict_word,
-    worst_site_auc,
+    worst_site_of,
 )
 
 
@@ -43,8 +43,8 @@ def test_verdict_word(verdict, word):
 def test_worst_site_and_largest_gap_pass_over_what_was_not_measured():
     sites = {"a": {"summary": {"macro_auc": {"value": 0.9}}}, "b": {"summary": None},
              "c": {"summary": {"macro_auc": {"value": 0.8}}}}  # fmt: skip
-    assert worst_site_auc(run(sites=sites))[0] == "c"
-    assert worst_site_auc(run()) == (None, None)
+    assert worst_site_of(run(sites=sites), "macro_auc")[0] == "c"
+    assert worst_site_of(run(), "macro_auc") == (None, None)
     gaps = {"sex": {"gap": 0.02}, "age_band": {"gap": 0.05}, "scanner": {"gap": None}}
     assert largest_gap(run(fairness=gaps)) == ("age band", 0.05)
 

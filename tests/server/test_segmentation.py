@@ -14,6 +14,8 @@ from fedcore.params import digest, modules
 from fedcore.records import EvaluationRecord, TrainOrder
 from fedcore.registry.api import Registry
 from fedcore.registry.card import model_card
+from fedcore.report.render import render
+from fedcore.report.run import RunReport
 from fedcore.server import evaluation, orders, release, replies
 from fedcore.server.result import headline, result_of
 from fedcore.server.run import Run, load_state
@@ -96,6 +98,10 @@ def test_the_export_is_compared_and_registered_with_its_figures(whole: Any) -> N
     assert told["sites"]["west"]["dice"] == found.sites["west"]["overall"]["dice"]["value"]
     assert "macro_auc" not in told
     assert result["history"][-1]["dice"]["value"] > result["history"][0]["dice"]["value"]
+    page = render(RunReport(**result))
+    assert "a segmentation that says of each voxel what it is (background, lesion)" in page
+    assert "Subjects by Dice" in page
+    assert "AUC" not in page.partition("The whole plan")[0]
 
 
 def test_a_second_run_gives_the_same_bits() -> None:

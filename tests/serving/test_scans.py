@@ -12,7 +12,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from fedcore.config.task import Task
-from fedcore.data import bids
+from fedcore.data import bids, subjects
 from fedcore.data.site import SiteData
 from fedcore.errors import DataError
 from fedcore.serving.scans import prepared
@@ -95,7 +95,7 @@ def test_a_plan_with_its_own_dataset_function_wants_its_own_arrays() -> None:
 
 def test_alignment_and_mask_are_those_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bit for bit, a registration included."""
-    monkeypatch.setattr(bids, "cpus", lambda: 1)
+    monkeypatch.setattr(subjects, "cpus", lambda: 1)
     asked = heads.task("t1ce", "flair", reference="t1ce", align="rigid", brain_mask=True)
     files = {"t1ce": heads.scan(0, "t1ce"), "flair": heads.scan(0, "flair", 7.0)}
     site = MemoryStore()

@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 from fedcore.config.task import Task
 from fedcore.data.nifti import Volume
 from fedcore.data.phantoms import SiteSpec, subject
-from fedcore.data.phantoms.lesions import CLASSES
+from fedcore.data.phantoms.brain.lesions import CLASSES
 from fedcore.data.phantoms.scanner import Scanner
 from fedcore.data.preprocess import Grid, resample
 

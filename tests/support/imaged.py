@@ -29,7 +29,8 @@ class Subjects:
             cube = self.images[number, :, :, x : x + 6, y : y + 6, z : z + 6]
             cube += 0.5 + 0.5 * self.labels[number]
         self.every = every
-        self.summary = DataSummary(size)
+        have = len(range(0, size, every)) if every else 0
+        self.summary = DataSummary(size, {"mri": size, "pet": have})
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -1,11 +1,12 @@
-"""Synthetic hospitals with real anatomy: what ``fedcore demo`` trains on.
+"""Synthetic hospitals: what ``fedcore demo`` trains on.
 
-anatomy      the MNI152 head, deformed        cohort       sites, scanners, people
-contrast     tissue → HU, SUV, MR intensity   subject      a person → a Phantom
-lesions      tumours and what mimics them     description  BIDS files that are not images
-scanner      blur, shading, noise, storage    writer       everything into a site's store
-damage       broken files, on purpose         fields       smooth random fields
-dicom        the same as DICOM series
+disease      what one is about, as data       subject      a person → a Phantom
+cohort       sites, devices, people           writer       everything into a site's store
+brain        the MNI152 head, deformed        description  BIDS files that are not images
+lung         a thorax out of formulas         files        NIfTI and JPEG
+retina       a fundus and its layers          damage       broken files, on purpose
+findings     lesions, and what mimics them    dicom        the same as DICOM series
+scanner      blur, shading, noise, storage    fields       smooth random fields
 """
 
 from fedcore.data.phantoms.cohort import Person, SiteSpec, demo_federation, people

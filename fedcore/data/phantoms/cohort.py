@@ -1,28 +1,19 @@
-"""Who lies in the scanners of the simulated federation: sites, their scanners, their patients."""
+"""Who lies in the scanners of a simulated federation: sites, their scanners, their patients."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from fedcore import seeds
 from fedcore.data.partition import dirichlet_counts
-from fedcore.data.phantoms.contrast import MODALITIES
-from fedcore.data.phantoms.lesions import CLASSES
-from fedcore.data.phantoms.scanner import Scanner
+from fedcore.data.phantoms.brain import BRAIN
+from fedcore.data.phantoms.disease import Device, Disease
 
-PURPOSE = "brain-tumour-research"
 _OTHER_PURPOSE = "teaching"
-
-# diagnosis → (mean age, its standard deviation, share of women)
-_PEOPLE: Mapping[str, tuple[float, float, float]] = {
-    "none": (52.0, 15.0, 0.50),
-    "glioma": (58.0, 13.0, 0.42),
-    "meningioma": (62.0, 12.0, 0.70),
-    "pituitary": (45.0, 14.0, 0.55),
-}
 
 
 @dataclass(frozen=True)
@@ -30,18 +21,20 @@ class SiteSpec:
     """One simulated hospital.
 
     ``counts``: diagnosis → subjects. ``modalities``: those it has at all. ``missing_rate``: the
-    chance that a subject lacks one of them. ``age_shift``: years. ``damaged``: three of its files
-    are broken, each in its own way.
+    chance that a subject lacks one of them, never the only one. ``age_shift``: years.
+    ``voxel_mm``: how fine its bodies are. ``damaged``: three of its files are broken, each in its
+    own way.
     """
 
     name: str
     counts: Mapping[str, int]
-    scanners: tuple[Scanner, ...]
-    modalities: tuple[str, ...] = MODALITIES
+    scanners: tuple[Device, ...]
+    modalities: tuple[str, ...] = BRAIN.modalities
     missing_rate: float = 0.04
     age_shift: float = 0.0
     voxel_mm: float = 3.0
     damaged: bool = False
+    disease: Disease = BRAIN
 
     @property
     def size(self) -> int:
@@ -51,62 +44,57 @@ class SiteSpec:
 
 @dataclass(frozen=True)
 class Person:
-    """One row of participants.tsv. ``consent`` lists purposes; none = consent was withdrawn."""
+    """One row of participants.tsv. ``consent`` lists purposes; none = consent was withdrawn.
+
+    ``scanner``: the Device of the disease's own kind.
+    """
 
     label: str
     diagnosis: str
     sex: str
     age: int
-    scanner: Scanner
+    scanner: Any
     modalities: tuple[str, ...]
     consent: tuple[str, ...]
 
 
-_SITES = (
-    SiteSpec("north", {}, (
-        Scanner("Borealis 3T", blur_mm=2.5, gain=4.0, shading=0.12),
-        Scanner("Borealis 1.5T", blur_mm=3.5, slice_mm=5.0, noise=1.5, gain=2.5, gamma=1.1),
-    )),
-    SiteSpec("east", {}, (
-        Scanner("Orient 1.5T", slice_mm=4.0, noise=1.4, shading=0.15, gain=2.0, gamma=0.9,
-                orientation="LPS"),
-    ), modalities=("t1ce", "flair", "ct"), age_shift=3.0),
-    SiteSpec("south", {}, (
-        Scanner("Austral 3T", blur_mm=2.5, noise=0.8, shading=0.18, gain=6.0, suv_scale=0.93,
-                orientation="LAS"),
-        Scanner("Austral 3T open", blur_mm=3.5, noise=1.2, gain=3.0, gamma=0.85, suv_scale=1.06),
-    ), age_shift=-3.0),
-    SiteSpec("west", {}, (
-        Scanner("Zephyr 1.5T", blur_mm=3.5, slice_mm=6.0, noise=1.3, shading=0.08, gain=1.5,
-                gamma=1.15, suv_scale=1.04, slice_step=2),
-    ), modalities=("t1ce", "flair", "pet"), damaged=True),
-)  # fmt: skip
-_SIZES = {"north": 96, "east": 80, "south": 72, "west": 64}
-
-
 def demo_federation(
-    seed: int, scale: float = 1.0, *, alpha: float = 3.0, voxel_mm: float = 3.0, damage: bool = True
+    seed: int,
+    scale: float = 1.0,
+    *,
+    disease: Disease = BRAIN,
+    alpha: float = 3.0,
+    voxel_mm: float | None = None,
+    damage: bool = True,
 ) -> list[SiteSpec]:
-    """The four hospitals of the demo: they differ in scanners, modalities, patients and care.
+    """A disease's hospitals: they differ in scanners, modalities, patients and care.
 
     ``scale`` multiplies the number of subjects (at least 2 of each class stay). ``alpha``: of the
-    Dirichlet that draws each site's mix of classes. Without ``damage`` every file is sound.
+    Dirichlet that draws each site's mix of classes. ``voxel_mm``: unset = the disease's. Without
+    ``damage`` every file is sound.
     """
     minimum = max(2, round(8 * min(scale, 1.0)))
     sizes = {
-        name: max(round(scale * size), minimum * len(CLASSES)) for name, size in _SIZES.items()
+        site.name: max(round(scale * site.size), minimum * len(disease.classes))
+        for site in disease.hospitals
     }
-    counts = dirichlet_counts(sizes, CLASSES, alpha=alpha, seed=seed, minimum=minimum)
+    counts = dirichlet_counts(sizes, disease.classes, alpha=alpha, seed=seed, minimum=minimum)
     return [
-        replace(site, counts=counts[site.name], voxel_mm=voxel_mm, damaged=site.damaged and damage)
-        for site in _SITES
-    ]
+        SiteSpec(
+            site.name, counts[site.name], site.scanners,
+            modalities=tuple(m for m in disease.modalities if m not in site.lacks),
+            age_shift=site.age_shift, voxel_mm=voxel_mm or disease.voxel_mm,
+            damaged=site.damaged and damage, disease=disease,
+        )
+        for site in disease.hospitals
+    ]  # fmt: skip
 
 
 def people(spec: SiteSpec, seed: int) -> list[Person]:
     """Everyone at the site, in the order of their labels.
 
-    One of them has withdrawn consent, and one has given it for another purpose than ``PURPOSE``.
+    One of them has withdrawn consent, and one has given it for another purpose than the
+    disease's.
     """
     rng = seeds.generator(seed, "people", spec.name)
     diagnoses = [name for name, count in spec.counts.items() for _ in range(count)]
@@ -119,11 +107,13 @@ def people(spec: SiteSpec, seed: int) -> list[Person]:
 
 
 def _person(spec: SiteSpec, index: int, diagnosis: str, rng: np.random.Generator) -> Person:
-    mean, deviation, women = _PEOPLE[diagnosis]
+    mean, deviation, women = spec.disease.people[diagnosis]
     # Ages above 89 identify people (HIPAA); BIDS asks to cap them there.
     age = int(np.clip(rng.normal(mean + spec.age_shift, deviation), 18, 89))
     missing = rng.random() < spec.missing_rate * len(spec.modalities)
+    missing = missing and len(spec.modalities) > 1  # who was not scanned at all is no subject
     lacks = str(rng.choice(spec.modalities)) if missing else None
+    purpose = spec.disease.purpose
     return Person(
         label=f"sub-{index + 1:04d}",
         diagnosis=diagnosis,
@@ -131,5 +121,5 @@ def _person(spec: SiteSpec, index: int, diagnosis: str, rng: np.random.Generator
         age=age,
         scanner=spec.scanners[rng.integers(len(spec.scanners))],
         modalities=tuple(name for name in spec.modalities if name != lacks),
-        consent=(PURPOSE, _OTHER_PURPOSE) if rng.random() < 0.5 else (PURPOSE,),
+        consent=(purpose, _OTHER_PURPOSE) if rng.random() < 0.5 else (purpose,),
     )

@@ -24,9 +24,10 @@ from pydicom.uid import (
 )
 
 from fedcore.data.phantoms.cohort import Person, SiteSpec
+from fedcore.data.phantoms.files import digitised
 from fedcore.data.phantoms.scanner import stored
 from fedcore.data.phantoms.subject import scanned
-from fedcore.data.phantoms.writer import Objects, digitised, unlucky
+from fedcore.data.phantoms.writer import Objects, unlucky
 
 _CLASSES = {
     "CT": CTImageStorage,
@@ -118,8 +119,8 @@ def person_files(spec: SiteSpec, person: Person, seed: int) -> Objects:
     phantom = scanned(spec, person, seed)
     files: Objects = {}
     for modality, image in phantom.images.items():
-        voxels, step = digitised(image, modality)
-        placed = stored(voxels, phantom.affine, person.scanner)
+        step = spec.disease.step.get(modality, 1.0)
+        placed = stored(digitised(image, step), phantom.affine, person.scanner)
         made = scan(spec.name, person, modality, *placed, step)
         folder = f"{spec.name}/{person.label}/{modality}"
         files |= {f"{folder}/{k:04}.dcm": file(slice_) for k, slice_ in enumerate(made)}

@@ -1,6 +1,9 @@
-"""Smooth random fields: deformations, bias fields and uneven edges are all made of them."""
+"""Smooth random fields: deformations, bias fields and uneven edges are all made of them. And what
+tissues look like, drawn anew for each subject."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +21,27 @@ def smooth(rng: np.random.Generator, shape: tuple[int, ...], knots: int) -> Floa
     for size in shape:
         field = np.einsum("a...,ia->...i", field, _weights(size, knots))
     return field
+
+
+def shown(
+    fractions: Mapping[str, FloatArray],
+    ranges: Mapping[str, tuple[float, float]],
+    texture: float,
+    rng: np.random.Generator,
+) -> FloatArray:
+    """An ideal image (X, Y, Z) of tissues ("air" among them), each with a mean out of its range.
+
+    ``texture``: standard deviation within the body, in the image's unit.
+    """
+    image: FloatArray = np.zeros_like(fractions["air"])
+    for tissue, (low, high) in ranges.items():
+        image += np.float32(rng.uniform(low, high)) * fractions[tissue]
+    image += (
+        np.float32(texture)
+        * rng.standard_normal(image.shape, dtype=np.float32)
+        * (1.0 - fractions["air"])
+    )
+    return image
 
 
 def _weights(size: int, knots: int) -> FloatArray:

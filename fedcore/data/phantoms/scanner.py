@@ -9,25 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from fedcore.data.phantoms.contrast import MR
+from fedcore.data.phantoms.disease import Device
 from fedcore.data.phantoms.fields import FloatArray, smooth
 
 _FWHM_PER_SIGMA = 2.3548
 _WHITE = 100.0
+SUV_STEP = 0.005
+"""What one stored unit of a PET scan stands for."""
 
 
 @dataclass(frozen=True)
-class Scanner:
+class Scanner(Device):
     """The signature of one scanner room (its MR, CT and PET together).
 
     ``blur_mm``: FWHM in plane. ``slice_mm``: FWHM along z. ``noise``: 1 is a good day (3 % of
     white matter on MR, 3.5 HU, 4 % of SUV). ``shading``: sigma of the MR bias field's logarithm.
     ``gain``, ``gamma``: MR intensities become gain · 100 · (intensity / 100) ** gamma.
-    ``suv_scale``: error of the PET calibration. ``orientation``: where the stored axes point to,
-    one of R L, one of A P, one of S I. ``slice_step``: every how many slices one is stored.
+    ``suv_scale``: error of the PET calibration.
     """
 
-    name: str
     blur_mm: float = 3.0
     slice_mm: float = 3.0
     noise: float = 1.0
@@ -35,8 +35,6 @@ class Scanner:
     gain: float = 3.0
     gamma: float = 1.0
     suv_scale: float = 1.0
-    orientation: str = "RAS"
-    slice_step: int = 1
 
 
 def acquired(
@@ -46,7 +44,7 @@ def acquired(
     # PET resolves about 5 mm whoever made it.
     widths = np.hypot([scanner.blur_mm] * 2 + [scanner.slice_mm], 5.0 if modality == "pet" else 0.0)
     image = ndimage.gaussian_filter(image, widths / _FWHM_PER_SIGMA / voxel_mm, mode="nearest")
-    if modality in MR:
+    if modality not in ("ct", "pet"):
         return _magnetic_resonance(image, scanner, rng)
     noise = rng.standard_normal(image.shape, dtype=np.float32) * np.float32(scanner.noise)
     if modality == "ct":
@@ -62,7 +60,7 @@ Voxel = TypeVar("Voxel", bound=np.integer[Any])
 
 
 def stored(
-    image: NDArray[Voxel], affine: NDArray[np.float64], scanner: Scanner
+    image: NDArray[Voxel], affine: NDArray[np.float64], scanner: Device
 ) -> tuple[NDArray[Voxel], NDArray[np.float64]]:
     """Voxels and affine as the scanner writes them, from RAS+: its slices, its axis directions."""
     image = image[:, :, :: scanner.slice_step]

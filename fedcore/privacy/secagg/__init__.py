@@ -17,7 +17,14 @@ from fedcore.privacy.secagg.client import (
     unmask,
 )
 from fedcore.privacy.secagg.graph import Graph, complete, default_threshold, neighbours, sparse
+from fedcore.privacy.secagg.holdings import (
+    check_survivors,
+    open_holdings,
+    seal_holdings,
+    shared_by_enough,
+)
 from fedcore.privacy.secagg.messages import (
+    Holdings,
     Revealed,
     Roster,
     Shares,
@@ -30,9 +37,9 @@ from fedcore.privacy.secagg.server import check_keys, check_signature, shortage,
 from fedcore.privacy.secagg.terms import Terms, agree
 
 __all__ = [
-    "Graph", "Revealed", "Roster", "Secrets", "Shares", "Signatures", "SiteKeys", "Surviving",
-    "Terms", "advertise_keys", "agree", "check_consistency", "check_inbox", "check_keys",
-    "check_roster", "check_signature", "check_signatures", "complete", "context_of",
-    "default_threshold", "masked_input", "neighbours", "share_keys", "shortage", "sparse",
-    "unmask", "unmask_sum",
+    "Graph", "Holdings", "Revealed", "Roster", "Secrets", "Shares", "Signatures", "SiteKeys",
+    "Surviving", "Terms", "advertise_keys", "agree", "check_consistency", "check_inbox",
+    "check_keys", "check_roster", "check_signature", "check_signatures", "check_survivors",
+    "complete", "context_of", "default_threshold", "masked_input", "neighbours", "open_holdings",
+    "seal_holdings", "share_keys", "shared_by_enough", "shortage", "sparse", "unmask", "unmask_sum",
 ]  # fmt: skip

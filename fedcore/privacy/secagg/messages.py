@@ -19,6 +19,11 @@ SIGNATURE_BYTES = 64
 CIPHERTEXT_BYTES = 12 + 2 * SECRET_BYTES + 16
 """Nonce, the two shares, tag."""
 
+HOLDINGS_BYTES = 32
+"""Of a mark for each module, a bit each."""
+
+SEALED_HOLDINGS_BYTES = 12 + HOLDINGS_BYTES + 16
+
 _MAX_SITES = 10_000
 _MAX_NAME = 253
 
@@ -87,6 +92,21 @@ class Shares:
     def from_json(cls, body: Json, error: Refused = UpdateRejected) -> Shares:
         reader = _Reader(cls, error)
         return cls(reader.by_site(reader.message(body)["ciphertexts"], CIPHERTEXT_BYTES))
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """Encrypted marks of the modules that a site trains, by the other end."""
+
+    ciphertexts: Mapping[str, bytes]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"ciphertexts": _texts(self.ciphertexts)}
+
+    @classmethod
+    def from_json(cls, body: Json, error: Refused = UpdateRejected) -> Holdings:
+        reader = _Reader(cls, error)
+        return cls(reader.by_site(reader.message(body)["ciphertexts"], SEALED_HOLDINGS_BYTES))
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def seal(
 ) -> bytes:
     """Both shares, readable by ``to`` alone and only as from ``sender`` under these terms."""
     nonce = os.urandom(_NONCE)
-    cipher = _channel(secrets, sender, to, terms)
+    cipher = channel(secrets, sender, to, terms)
     return nonce + cipher.encrypt(nonce, mask_share + self_share, _ends(sender, to, terms))
 
 
@@ -66,7 +66,7 @@ def unseal(
 ) -> tuple[bytes, bytes]:
     """(mask share, self share). Raises ValueError if it is not what ``sender`` sealed."""
     nonce, sealed = ciphertext[:_NONCE], ciphertext[_NONCE:]
-    cipher = _channel(secrets, to, sender, terms)
+    cipher = channel(secrets, to, sender, terms)
     try:
         shares = cipher.decrypt(nonce, sealed, _ends(sender, to, terms))
     except InvalidTag:
@@ -76,7 +76,8 @@ def unseal(
     return shares[:SECRET_BYTES], shares[SECRET_BYTES:]
 
 
-def _channel(secrets: Secrets, own: str, peer: str, terms: Terms) -> ChaCha20Poly1305:
+def channel(secrets: Secrets, own: str, peer: str, terms: Terms) -> ChaCha20Poly1305:
+    """What seals messages between two sites under these terms. ValueError for a bad key."""
     key = agreed(
         secrets.channel, terms.keys[peer].channel_key, "channel", terms.digest, *sorted((own, peer))
     )

@@ -14,7 +14,7 @@ from fedcore.errors import QuorumNotReached, UpdateRejected
 from fedcore.privacy import secagg
 from fedcore.privacy.division import Division
 from fedcore.privacy.fixed_point import Words
-from fedcore.privacy.secagg import Roster, Shares, Signatures, SiteKeys, Surviving, Terms
+from fedcore.privacy.secagg import Holdings, Roster, Shares, Signatures, SiteKeys, Surviving, Terms
 from fedcore.records import Message
 from fedcore.server.secure.stages import (
     Attempt,
@@ -134,6 +134,13 @@ class _Sharing:
                 if site in body["masks"]["ciphertexts"]
             }
             inbox["masks"] = {"ciphertexts": sealed}
+        if self._attempt.split == "train":
+            told = {
+                sender: body["modules"]["ciphertexts"][site]
+                for sender, body in senders.said.items()
+                if sender != site
+            }
+            inbox["modules"] = {"ciphertexts": told}
         if self._maker is not None and site != self._maker:
             inbox["key"] = senders.said[self._maker]["keys"][site]
         return inbox
@@ -146,6 +153,13 @@ class _Sharing:
             if set(shares.ciphertexts) != set(self._terms.graph.holders(said.site)):
                 raise UpdateRejected("did not share its secrets with exactly its neighbours")
             read["masks"] = shares.to_json()
+        if self._attempt.split == "train":
+            holdings = Holdings.from_json(said.body.get("modules", {}))
+            if set(holdings.ciphertexts) != {keys.site for keys in self._terms.roster} - {
+                said.site
+            }:
+                raise UpdateRejected("did not tell exactly the others which modules it trains")
+            read["modules"] = holdings.to_json()
         if said.site == self._maker:
             from fedcore.privacy.ckks import SealedKey
 

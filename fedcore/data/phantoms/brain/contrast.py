@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fedcore.data.phantoms.anatomy import Anatomy
-from fedcore.data.phantoms.fields import FloatArray
+from fedcore.data.phantoms.brain.anatomy import Anatomy
+from fedcore.data.phantoms.fields import FloatArray, shown
 
 MODALITIES = ("t1ce", "flair", "ct", "pet")
 MR = frozenset({"t1ce", "flair"})
@@ -60,12 +60,7 @@ def rendered(
     fractions: Mapping[str, FloatArray], modality: str, rng: np.random.Generator
 ) -> FloatArray:
     """The healthy head (X, Y, Z) as ``modality`` would show it without scanner or noise."""
-    image: FloatArray = np.zeros_like(fractions["air"])
-    for tissue, (low, high) in RANGES[modality].items():
-        image += np.float32(rng.uniform(low, high)) * fractions[tissue]
-    texture = np.float32(TEXTURE[modality]) * rng.standard_normal(image.shape, dtype=np.float32)
-    image += texture * (1.0 - fractions["air"])
-    return image
+    return shown(fractions, RANGES[modality], TEXTURE[modality], rng)
 
 
 def _sagittal_sinus(head: Anatomy) -> FloatArray:

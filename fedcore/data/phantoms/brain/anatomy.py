@@ -39,6 +39,12 @@ class Anatomy:
     voxel_mm: float
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """(X, Y, Z)."""
+        width, depth, height = self.grey.shape
+        return width, depth, height
+
+    @property
     def affine(self) -> NDArray[np.float64]:
         """Voxel → MNI millimetres, RAS+."""
         matrix = np.diag([self.voxel_mm] * 3 + [1.0])
