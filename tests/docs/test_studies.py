@@ -43,3 +43,12 @@ def test_the_table_of_synthetic_subjects() -> None:
     assert f"closeness {copies['closeness']:.3f}, and by chance {copies['low']:.3f}" in page
     for name, explained in found["filled"].items():
         assert f"{name} {explained:.3f}" in page
+
+
+def test_the_table_of_few_bytes() -> None:
+    page = (ROOT / "docs" / "few-bytes.md").read_text()
+    for row in FOUND["bytes"]["rows"]:
+        up, down = (f"{row[way] / 1e6:.2f} MB" for way in ("up", "down"))
+        cost = f"{row['difference']:+.3f} ± {row['spread']:.3f}".replace("-", "−")
+        cells = [row["setting"], up, down, f"{row['times_fewer']:.1f} ×", cost]
+        assert f"| {' | '.join(cells)} |" in page
