@@ -1,15 +1,27 @@
-"""The demo as a user runs it, the real command on real services, to its end."""
+"""The demo as a user runs it: to its end, and with ``kill -9`` on everything that it consists of.
+
+Each test runs the real command on real services. The killed runs must end with the very params
+of the undisturbed one. Where the moment of a kill matters, ``trapped.py`` runs the command.
+"""
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from demo_runs import nothing_runs
+from demo_runs import TIMEOUT, copy_of, end, log_of, nothing_runs, sprung, start
 from running import processes
 
 pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    workdir = tmp_path_factory.mktemp("demo") / "undisturbed"
+    return workdir, end(start(workdir))
 
 
 def test_result_has_what_is_promised(undisturbed: tuple[Path, dict[str, Any]]) -> None:
@@ -39,3 +51,93 @@ def test_report_and_model_can_be_opened(undisturbed: tuple[Path, dict[str, Any]]
 def test_nothing_is_left_running(undisturbed: tuple[Path, dict[str, Any]]) -> None:
     workdir, _ = undisturbed
     assert nothing_runs(workdir), processes(workdir)
+
+
+STAGES_OF_THE_FLOW = [
+    ("sees", "replies/north/.*/000000.safetensors"),
+    ("after", "rounds/00000/survivors.json"),
+    ("before", "rounds/00000/record.json"),
+    ("after", "verdict.json"),
+    ("after", "release.json"),
+]
+
+
+def test_flow_killed_at_every_stage(
+    tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]
+) -> None:
+    """Killed again and again, each time a stage later; the same command takes it up each time."""
+    workdir = copy_of(undisturbed[0], tmp_path / "killed")
+    resume: list[str] = []
+    for moment, key in STAGES_OF_THE_FLOW:
+        process = start(workdir, *resume, traps=[("flow", moment, key)])
+        process.communicate(timeout=TIMEOUT)
+        assert process.returncode == -signal.SIGKILL, log_of(workdir).read_text()
+        assert nothing_runs(workdir), "services and clients must not outlive the flow"
+        resume = ["--resume"]
+    assert sprung(workdir) == len(STAGES_OF_THE_FLOW)
+    result = end(start(workdir, "--resume"))
+    assert result["run_id"] != undisturbed[1]["run_id"]
+    assert result["params_sha256"] == undisturbed[1]["params_sha256"]
+    assert Path(result["report"]).exists()
+
+
+def test_clients_killed(tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    """One alone, and all at once: they are started again within the round."""
+    result = survived(
+        tmp_path / "hurt",
+        undisturbed,
+        [
+            ("west", "sees", "replies/north/.*/000000.safetensors"),
+            ("clients", "after", "orders/west/.*/000002.json"),
+            ("north", "after", "orders/west/.*/000004.json"),
+        ],
+    )
+    assert "started again, because its client ended with exit code 137" in result
+
+
+def test_s3_killed_at_every_stage(tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    """The stack brings it back in seconds; server and clients wait for it, and nothing is lost."""
+    told = survived(
+        tmp_path / "without-s3",
+        undisturbed,
+        [
+            ("s3", "after", "orders/north/.*/000000.json"),
+            ("s3", "sees", "replies/north/.*/000000.safetensors"),
+            ("s3", "before", "rounds/00000/survivors.json"),
+            ("s3", "after", "rounds/00001/state.safetensors"),
+            ("s3", "before", "rounds/00000/record.json"),
+            ("s3", "after", "evaluations/00001-validation.json"),
+            ("s3", "after", "verdict.json"),
+        ],
+    )
+    assert "waiting up to 120 s for a store that is away" in told
+
+
+def test_prefect_killed_at_every_stage(
+    tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]
+) -> None:
+    """The run does not need Prefect; it goes on while the stack brings it back."""
+    survived(
+        tmp_path / "without-prefect",
+        undisturbed,
+        [
+            ("prefect", "after", "orders/north/.*/000000.json"),
+            ("prefect", "after", "evaluations/00001-validation.json"),
+            ("prefect", "before", "rounds/00001/record.json"),
+            ("prefect", "after", "release.json"),
+        ],
+    )
+
+
+def survived(
+    workdir: Path, undisturbed: tuple[Path, dict[str, Any]], traps: Sequence[Sequence[str]]
+) -> str:
+    """The run goes through all these kills by itself. Returns what it told meanwhile."""
+    result = end(start(copy_of(undisturbed[0], workdir), traps=traps))
+    told = log_of(workdir).read_text()
+    assert sprung(workdir) == len(traps), told
+    assert result["run_id"] != undisturbed[1]["run_id"]
+    assert result["params_sha256"] == undisturbed[1]["params_sha256"]
+    assert "dropped out" not in told
+    assert nothing_runs(workdir), processes(workdir)
+    return told
