@@ -315,9 +315,7 @@ class Learner:
         summary = self._summary(dataset)
         return summary if self._plan.privacy.subject is None else replace(summary, modalities={})
 
-    def _fair(
-        self, update: Params, measurements: Mapping[str, float]
-    ) -> tuple[Params, float]:  # fmt: skip
+    def _fair(self, update: Params, measurements: Mapping[str, float]) -> tuple[Params, float]:
         """The update as q-FedAvg has it, and how much more it counts."""
         q, rate = self._plan.aggregation.fairness_q, self._plan.training.learning_rate
         if q == 0:

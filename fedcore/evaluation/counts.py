@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.evaluation import slices
+
 FloatArray = NDArray[np.float64]
 
 CONFIDENCE_UNITS = 1 << 20
@@ -15,7 +17,6 @@ CONFIDENCE_UNITS = 1 << 20
 
 _SCORE_BINS, _RELIABILITY_BINS = 512, 10
 _LOGIT_LIMIT, _LINEAR = 16, 0.1  # logits from chance: where the last bin is; where bins widen
-_LARGEST = 2**53
 
 
 def count(
@@ -61,13 +62,8 @@ def _tally(cells: NDArray[np.integer[Any]], shape: tuple[int, int]) -> FloatArra
 
 def problem_with(counts: Mapping[str, FloatArray], like: Mapping[str, FloatArray]) -> str | None:
     """Why ``counts`` cannot be of one population, or None. ``like`` has the shapes wanted."""
-    for name in sorted(counts.keys() | like.keys()):
-        found, wanted = (side[name].shape if name in side else None for side in (counts, like))
-        if found != wanted:
-            return f"{name!r} has shape {found}, not {wanted}"
-        values = counts[name]
-        if not ((values >= 0) & (values <= _LARGEST) & (values == np.rint(values))).all():
-            return f"{name!r} does not hold whole numbers of subjects"
+    if (problem := slices.malformed(counts, like)) is not None:
+        return problem
     subjects = counts["confusion"].sum(axis=1)
     binned, right, units = counts["reliability"]
     agree = (

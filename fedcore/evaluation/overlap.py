@@ -43,7 +43,6 @@ UNITS = 1 << 20
 """A Dice of 1 in sums: whole numbers add up exactly, fractions do not."""
 
 _BINS = 20
-_LARGEST = 2**53
 
 
 def collect(
@@ -176,13 +175,8 @@ def by_structure(counts: Counts) -> dict[str, Estimates]:
 
 def problem_with(counts: Counts, like: Counts) -> str | None:
     """Why ``counts`` cannot be of one population, or None. ``like`` has the shapes wanted."""
-    for name in sorted(counts.keys() | like.keys()):
-        found, wanted = (side[name].shape if name in side else None for side in (counts, like))
-        if found != wanted:
-            return f"{name!r} has shape {found}, not {wanted}"
-        values = counts[name]
-        if not ((values >= 0) & (values <= _LARGEST) & (values == np.rint(values))).all():
-            return f"{name!r} does not hold whole numbers"
+    if (problem := slices.malformed(counts, like)) is not None:
+        return problem
     has, missed, without, false_alarms = counts["subjects"].T
     true, called, both = counts["voxels"].T
     moments, number = counts["moments"], counts["number"].sum()

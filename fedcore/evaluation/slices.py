@@ -21,6 +21,9 @@ Counts = Mapping[str, FloatArray]
 Rows = NDArray[np.bool_]
 """(N,): which of the subjects are in a slice."""
 
+_LARGEST = 2**53
+"""Up to here float64 holds every whole number, so that sums are exact."""
+
 
 def collect(
     counted: Callable[[Rows, Sequence[Rows]], Counts],
@@ -117,3 +120,15 @@ def summarise(
 
 def _keyed(place: str, counts: Counts) -> dict[str, FloatArray]:
     return {f"{place}/{name}": array for name, array in counts.items()}
+
+
+def malformed(counts: Counts, like: Counts) -> str | None:
+    """Why ``counts`` are not counts in arrays of the shapes of ``like``, or None."""
+    for name in sorted(counts.keys() | like.keys()):
+        found, wanted = (side[name].shape if name in side else None for side in (counts, like))
+        if found != wanted:
+            return f"{name!r} has shape {found}, not {wanted}"
+        values = counts[name]
+        if not ((values >= 0) & (values <= _LARGEST) & (values == np.rint(values))).all():
+            return f"{name!r} does not hold whole numbers"
+    return None

@@ -46,7 +46,7 @@ def image(
             volume = replace(volume, notes=(*volume.notes, note))
         files = writer.image_files(key, volume, provenance)
         readable(files[key])
-    except Exception as error:
+    except Exception as error:  # of whatever kind: one bad series stops nothing
         return _failed(series, rule.name, error), {}
     x, y, z = volume.voxels.shape
     outcome = Outcome(
@@ -62,7 +62,7 @@ def masks(source: MaskSource, series: str, modality: str | None, on: str, grid: 
     try:
         for name, mask in source.read(grid).items():
             files |= writer.mask_file(on, name, mask, grid.affine)
-    except Exception as error:
+    except Exception as error:  # as above, of a mask
         return _failed(series, modality, error), {}
     return Outcome(series=series, what="used", modality=modality, files=tuple(files)), files
 

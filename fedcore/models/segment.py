@@ -19,6 +19,7 @@ from torch.nn import functional
 from fedcore.config.task import Task
 from fedcore.errors import ConfigError
 from fedcore.models.build import drop
+from fedcore.models.fusion import FLOOR
 
 
 class MultimodalSegmenter(nn.Module):
@@ -99,8 +100,7 @@ class AttentionFusion(nn.Module):
     def forward(self, maps: Tensor, present: Tensor) -> Tensor:
         maps = maps.masked_fill(~_by_map(present), 0.0)
         scores = torch.stack([self.score(of) for of in maps.unbind(dim=1)], dim=1)
-        # A finite floor, so that the softmax over no modality at all is defined.
-        attention = torch.softmax(scores.masked_fill(~_by_map(present), -1e4), dim=1)
+        attention = torch.softmax(scores.masked_fill(~_by_map(present), FLOOR), dim=1)
         return (attention * maps).sum(dim=1)
 
 
