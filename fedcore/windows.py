@@ -48,10 +48,8 @@ def weights(patch: Sequence[int]) -> FloatArray:
     >>> weights((3, 3, 3))[1, 1].astype(float).round(3).tolist()
     [0.029, 1.0, 0.029]
     """
-    x, y, z = (
-        np.exp(-0.5 * ((np.arange(n) - (n - 1) / 2) / (_SIGMA * n)) ** 2) for n in patch
-    )  # fmt: skip
-    falling = x[:, None, None] * y[:, None] * z
+    x, y, z = (np.exp(-0.5 * ((np.arange(n) - (n - 1) / 2) / (_SIGMA * n)) ** 2) for n in patch)
+    falling: NDArray[np.float64] = x[:, None, None] * y[:, None] * z
     return np.maximum(falling, _LEAST).astype(np.float32)
 
 

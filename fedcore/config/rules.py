@@ -117,8 +117,9 @@ def _grid(plan: Plan) -> list[int]:
     if how is not None and how.shape is not None:
         return how.shape
     given = dataset.arguments.get("shape")
-    known = dataset.function == "fedcore.data.bids:dataset" and isinstance(given, list)
-    return [size for size in given if isinstance(size, int)] if known else []
+    if dataset.function != "fedcore.data.bids:dataset" or not isinstance(given, list):
+        return []
+    return [size for size in given if isinstance(size, int)]
 
 
 def _against_noise_in_shares(plan: Plan) -> list[str]:
