@@ -10,6 +10,7 @@ import toy
 
 from fedcore.client.learner import Learner
 from fedcore.data.site import SiteData
+from fedcore.errors import PermanentError
 from fedcore.params import digest
 from fedcore.records import DataSummary, EvalOrder, TrainOrder
 from fedcore.training.state import get_params
@@ -65,3 +66,13 @@ def test_a_dataset_that_tells_nothing_left_nothing_out(learner: Callable[..., Le
     told = replies(learner(summaries=False))
     assert [data.left_out for data in told.values()] == [{}] * 3
     assert told["train"] == DataSummary(24, inputs={"input": (3,)})
+
+
+def test_an_update_that_is_no_number_is_refused_though_the_loss_was_one() -> None:
+    one_step = {"epochs": 1, "batch_size": 1000, "optimizer": "sgd", "learning_rate": 3e38}
+    plan = toy.plan(training=one_step)
+    params = {name: array * 0 + 1e4 for name, array in get_params(toy.build_model(plan)).items()}
+    order = TrainOrder("run-1", "north", 0, 0, plan.digest, digest(params))
+    learner = Learner(plan, toy.site_store("north"), min_cell=5)
+    with pytest.raises(PermanentError, match="NaN or an infinity: lower training.learning_rate"):
+        learner.train(order, "", params)
