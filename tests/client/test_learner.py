@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import toy
 
@@ -13,6 +15,7 @@ from fedcore.data.site import SiteData
 from fedcore.errors import PermanentError
 from fedcore.params import digest
 from fedcore.records import DataSummary, EvalOrder, TrainOrder
+from fedcore.training import local
 from fedcore.training.state import get_params
 
 LEFT_OUT = {
@@ -68,11 +71,16 @@ def test_a_dataset_that_tells_nothing_left_nothing_out(learner: Callable[..., Le
     assert told["train"] == DataSummary(24, inputs={"input": (3,)})
 
 
-def test_an_update_that_is_no_number_is_refused_though_the_loss_was_one() -> None:
-    one_step = {"epochs": 1, "batch_size": 1000, "optimizer": "sgd", "learning_rate": 3e38}
-    plan = toy.plan(training=one_step)
-    params = {name: array * 0 + 1e4 for name, array in get_params(toy.build_model(plan)).items()}
-    order = TrainOrder("run-1", "north", 0, 0, plan.digest, digest(params))
-    learner = Learner(plan, toy.site_store("north"), min_cell=5)
-    with pytest.raises(PermanentError, match="NaN or an infinity: lower training.learning_rate"):
-        learner.train(order, "", params)
+def test_an_update_that_is_no_number_is_refused_though_the_loss_was_one(
+    learner: Callable[..., Learner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = local.train
+
+    def overflowing(*args: Any, **options: Any) -> local.TrainResult:
+        result = train(*args, **options)
+        params = {name: np.full_like(array, np.inf) for name, array in result.params.items()}
+        return replace(result, params=params)
+
+    monkeypatch.setattr(local, "train", overflowing)
+    with pytest.raises(PermanentError, match=r"NaN or an infinity: lower training\.learning_rate"):
+        replies(learner())
