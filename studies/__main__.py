@@ -11,11 +11,8 @@ import argparse
 
 from studies import audit, bytes, curve, methods, results, rows, synthetic, unlike
 
-STUDIES = {
-    "audit": audit.main, "bytes": bytes.main, "curve": curve.main, "synthetic": synthetic.main,
-    "unlike": unlike.main,
-}  # fmt: skip
-EVIDENCE = {"methods": methods.main}
+STUDIES = {"audit": audit.main, "bytes": bytes.main, "curve": curve.main, "unlike": unlike.main}
+EVIDENCE = {"methods": methods.main, "synthetic": synthetic.main}
 ALL = [*STUDIES, *EVIDENCE]
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import numpy as np
 from fedcore import params as flat
 from fedcore import seeds
 from fedcore.aggregation import nova, qfair, scaffold, weights
+from fedcore.client import generated
 from fedcore.client.personal import Personal
 from fedcore.client.pretraining import pretrained
 from fedcore.compression import feedback
@@ -95,7 +96,7 @@ class Learner:
         self._check_start(order, params)
         begin = self._own(params, personal)
         state.load_params(self._module, begin)
-        learnt, errors = pretrained(plan, order, self._module, dataset)
+        learnt, errors = pretrained(plan, order, self._module, dataset, self._min_cell)
         state.load_params(self._module, {**begin, **learnt})
         seed = seeds.derive(plan.seed, "train", order.site, order.round_num)
         variates = self._variates(params, control, personal)
@@ -178,6 +179,9 @@ class Learner:
             getattr(dataset, "groups", {}),
             num_classes=len(self._plan.task.classes),
             min_cell=self._min_cell,
+        )
+        statistics |= generated.statistics(
+            self._plan, self._module, self._data, order.split, min_cell=self._min_cell
         )
         measurements = {"seconds.evaluate": time.perf_counter() - started}
         if model is not None:
