@@ -84,10 +84,10 @@ class ConditionalGan(Generative):
             made = part.decode(z, self._each_class(z))  # (B, K, V)
             still = made.detach()
             shown[name] = torch.cat([image, still, _reversed(made)], dim=1)
-            told[name] = coarse(still.unflatten(2, part.shape))
+            told[name] = coarse(still.view(*still.shape[:2], *part.shape))
         scores = self._read("critic", shown, present)  # (B, 1 + 2K, K)
-        of_real, of_still, of_made = scores.split([1, self.classes, self.classes], dim=1)
-        real, still, made = of_real[:, 0], _own(of_still), _own(of_made)
+        of_still, of_made = scores[:, 1:].chunk(2, dim=1)
+        real, still, made = scores[:, 0], _own(of_still), _own(of_made)
         game = real - made - 0.5 * real.square() - 0.5 * still.square()
         return game + _own(self._judged(told, present))
 
@@ -106,7 +106,7 @@ class ConditionalGan(Generative):
         for name, has in self._given(images, present):
             image = images[name] / images[name].shape[2] ** 0.5
             read = read + getattr(self._part(name), who)(image) * has.view(-1, 1, 1)
-        hidden, line = read.split([self.width, self.classes], dim=2)
+        hidden, line = read[..., : self.width], read[..., self.width :]
         return line + getattr(self, who)(functional.silu(hidden))  # type: ignore[no-any-return]
 
     def _part(self, name: str) -> Player:
