@@ -41,17 +41,30 @@ from fedcore.config.task import Task
 from fedcore.errors import ConfigError
 from fedcore.models.drawing import Decoder, Generative, check, coarse, coarse_size
 
+_UNITS = {"mr": 1.0, "ct": 0.1, "pet": 0.1}
+"""What prepared images of a kind vary by between subjects, so that one learning rate fits all."""
+
 
 class Player(Decoder):
-    """One modality's part of all three: z → image, and image → what critic and judge read in it."""
+    """One modality's part of all three: z → image, and image → what critic and judge read in it.
 
-    def __init__(self, shape: Sequence[int], classes: int, latent: int, width: int) -> None:
+    ``unit``: of the image that is made and read, as the maps have it.
+    """
+
+    def __init__(
+        self, shape: Sequence[int], classes: int, latent: int, *, width: int, unit: float
+    ) -> None:
         super().__init__(shape, classes, latent)
+        self.unit = unit
         self.critic = nn.Linear(prod(shape), width + classes)
         self.judge = nn.Linear(coarse_size(shape), width + classes)
         for reader in (self.critic, self.judge):
             nn.init.normal_(reader.weight, std=0.1)
             nn.init.zeros_(reader.bias)
+
+    def decode(self, z: Tensor, weights: Tensor) -> Tensor:
+        """As a ``Decoder``, in units."""
+        return self.unit * super().decode(z, weights)
 
 
 class ConditionalGan(Generative):
@@ -104,8 +117,9 @@ class ConditionalGan(Generative):
         """
         read = torch.zeros(present.shape[0], 1, self.width + self.classes, device=present.device)
         for name, has in self._given(images, present):
-            image = images[name] / images[name].shape[2] ** 0.5
-            read = read + getattr(self._part(name), who)(image) * has.view(-1, 1, 1)
+            part = self._part(name)
+            image = images[name] / part.unit / images[name].shape[2] ** 0.5
+            read = read + getattr(part, who)(image) * has.view(-1, 1, 1)
         hidden, line = read[..., : self.width], read[..., self.width :]
         return line + getattr(self, who)(functional.silu(hidden))  # type: ignore[no-any-return]
 
@@ -126,10 +140,11 @@ def conditional_gan(
     if width < 1:
         raise ConfigError("task.model: width must be positive")
     classes = len(task.classes)
-    return ConditionalGan(
-        {name: Player(shape, classes, latent, width) for name in task.modalities},
-        classes, latent=latent, width=width, flip=flip,
-    )  # fmt: skip
+    players = {
+        name: Player(shape, classes, latent, width=width, unit=_UNITS[modality.kind])
+        for name, modality in task.modalities.items()
+    }
+    return ConditionalGan(players, classes, latent=latent, width=width, flip=flip)
 
 
 def _reversed(value: Tensor) -> Tensor:

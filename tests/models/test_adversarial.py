@@ -89,7 +89,9 @@ def test_one_backward_pass_plays_both_sides(model: ConditionalGan) -> None:
     def scores(who: str, images: dict[str, Tensor]) -> Tensor:
         columns = zip(NAMES, inputs["present"].T, strict=True)
         read = [
-            getattr(model.encoder[name], who)(images[name] / images[name].shape[1] ** 0.5)
+            getattr(model.encoder[name], who)(
+                images[name] / model.encoder[name].unit / images[name].shape[1] ** 0.5
+            )
             * has[:, None]
             for name, has in columns
         ]
@@ -117,9 +119,11 @@ def test_one_backward_pass_plays_both_sides(model: ConditionalGan) -> None:
 
 
 def test_it_learns_to_draw_the_classes_and_its_judge_to_tell_real_ones(task: Task) -> None:
-    heads = Heads()
+    heads = Heads()  # whose images all vary as MR does
+    kinds = {name: {"kind": "mr", "path": "anat/*.nii.gz"} for name in NAMES}
+    alike = Task.model_validate(task.model_dump() | {"modalities": kinds})
     torch.manual_seed(0)
-    model = conditional_gan(task, shape=SHAPE, latent=4, flip=False)
+    model = conditional_gan(alike, shape=SHAPE, latent=4, flip=False)
     training = Training(epochs=60, batch_size=8, learning_rate=0.01)
     load_params(model, local.train(model, heads, nll_loss, training, seed=1).params)
     scores, targets = local.predict(model, Heads(seed=5), Training())
