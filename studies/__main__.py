@@ -24,11 +24,11 @@ from studies import (
     unlike,
 )
 
-STUDIES = {
-    "audit": audit.main, "bytes": bytes.main, "curve": curve.main, "synthetic": synthetic.main,
-    "unlike": unlike.main,
+STUDIES = {"audit": audit.main, "bytes": bytes.main, "curve": curve.main, "unlike": unlike.main}
+EVIDENCE = {
+    "fusion": fusion.main, "methods": methods.main, "segmentation": segmentation.main,
+    "synthetic": synthetic.main,
 }  # fmt: skip
-EVIDENCE = {"fusion": fusion.main, "methods": methods.main, "segmentation": segmentation.main}
 ALL = [*STUDIES, *EVIDENCE]
 
 if __name__ == "__main__":
