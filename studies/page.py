@@ -92,6 +92,8 @@ def figure(rows: Sequence[Row]) -> Figure:
     first = [row for row in rows if row.metric == rows[0].metric]
     settings = list(dict.fromkeys(row.setting for row in first))
     methods = list(dict.fromkeys(row.method for row in first))[::-1]
+    ends = [row.mean + side * row.sd for row in first for side in (-1, 1)]
+    room = 0.05 * (max(ends) - min(ends)) or 0.01
     with style():
         width, height = 2.0 + 2.1 * len(settings), 0.7 + 0.24 * len(methods)
         drawn, panels = canvas(width, height, columns=len(settings))
@@ -103,6 +105,7 @@ def figure(rows: Sequence[Row]) -> Figure:
                                   linestyle="none", color=SERIES[0], ecolor=SERIES[5])  # fmt: skip
             axes.set_yticks(range(len(methods)), methods, color=INK)
             axes.set_title(setting)
+            axes.set_xlim(min(ends) - room, max(ends) + room)  # panels are compared
             axes.set_xlabel(_words(rows[0].metric))
     return drawn
 
