@@ -18,8 +18,9 @@ from fedcore.config import plan as plans
 from fedcore.config.federation import Drill, Location
 from fedcore.data.phantoms.cohort import SiteSpec, demo_federation, people
 from fedcore.data.phantoms.diseases import DISEASES
-from fedcore.data.phantoms.subject import scanned
+from fedcore.data.phantoms.subject import Phantom, scanned
 from fedcore.data.phantoms.writer import write_federation
+from fedcore.data.pictures import squared
 from fedcore.demo.plan import Choices, plan_of
 from fedcore.errors import ConfigError
 from fedcore.local import Stack, isolation_table
@@ -260,13 +261,17 @@ def pictures(ready: Ready) -> list[dict[str, Any]]:
             phantom = scanned(spec, person, seed)
             shown[person.diagnosis] = {
                 "title": person.diagnosis,
-                "images": {n: _plane(image, n) for n, image in phantom.images.items()},
+                "images": {n: _shown(phantom, n) for n in phantom.images},
                 "mask": phantom.label > 0,
                 "note": f"{person.sex}, {person.age} years, {person.scanner.name}",
             }
     return [shown[name] for name in spec.counts if name in shown]
 
 
-def _plane(image: Any, modality: str) -> Any:
-    """Of an OCT volume, whose voxels are no cubes, the B-scan through the fovea."""
-    return image[:, :, image.shape[2] // 2] if modality == "oct" else image
+def _shown(phantom: Phantom, modality: str) -> Any:
+    """The image; of an OCT volume, whose voxels are no cubes, the B-scan through the fovea."""
+    image = phantom.images[modality]
+    if modality != "oct":
+        return image
+    across, deep, _, _ = phantom.affine.diagonal()
+    return squared(image[:, :, image.shape[2] // 2], across, deep)
