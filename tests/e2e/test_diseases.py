@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -56,10 +56,10 @@ class Finished:
 
 @pytest.fixture(scope="module", params=["lung", "retina"])
 def finished(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, new_workdir: Callable[[str], Path]
 ) -> Iterator[Finished]:
     name = request.param
-    workdir = tmp_path_factory.mktemp(name) / "run"
+    workdir = new_workdir(name)
     changes = {"task": COARSE[name], "gates": {}}
     process = start(workdir, "--scale", "0.1", "--keep", disease=name, changes=changes)
     assert process.stdout is not None
