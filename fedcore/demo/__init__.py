@@ -35,7 +35,7 @@ DATA_NOTE = (
     "well anyone is diagnosed."
 )
 
-_SHOWN_MM = 2.0  # the voxels of pictures
+_SHOWN_FINER = 1.5  # a picture's voxels than those of the training data
 
 OnStage = Callable[[str, int], Callable[[], None]]
 """Called as a stage begins with its name and number of steps; returns what to call a step."""
@@ -254,7 +254,8 @@ def baselines(ready: Ready, *, on_stage: OnStage) -> dict[str, Any]:
 def pictures(ready: Ready) -> list[dict[str, Any]]:
     """One synthetic subject of each class, finer than the training data, with what is outlined."""
     seed = plans.load(ready.plan).seed
-    spec = replace(ready.specs[0], voxel_mm=_SHOWN_MM)
+    first = ready.specs[0]
+    spec = replace(first, voxel_mm=first.voxel_mm / _SHOWN_FINER)
     shown: dict[str, dict[str, Any]] = {}
     for person in people(spec, seed):
         if person.diagnosis not in shown and person.modalities == spec.modalities:

@@ -59,14 +59,19 @@ def window(image: Array, kind: str, limits: Any) -> tuple[float, float, str, str
     if kind == "ct":
         if limits and limits[0] < _LUNG_HU:
             low, high = map(float, limits)
-            return low, high, "gray", f"window {low:g} to {high:g} HU"
+            return low, high, "gray", f"window {low:g} to {high:g} HU".replace("-", "−")
         low, high = _BRAIN_WINDOW_HU
         return low, high, "gray", f"brain window {low:g}–{high:g} HU"
     if kind == "pet":
         high = float(limits[1]) if limits else float(image.max())
         return 0.0, high, "hot", f"SUV 0–{high:.3g}"
     low, high = (float(value) for value in np.percentile(image, (2, 99.9)))
-    return low, high, "gray", "relative intensity"
+    return (
+        low,
+        high,
+        "gray",
+        "B-scan, relative intensity" if kind == "oct" else "relative intensity",
+    )
 
 
 def _subject(picture: Record, modalities: Record) -> Subject:
@@ -88,8 +93,8 @@ def _subject(picture: Record, modalities: Record) -> Subject:
         shown = planes(image, at)
         outlines = {} if outline is None else planes(outline.astype(float), at)
         source = _png(shown, outlines, (low, high), colours)
-        view = "B-scan" if kind == "oct" else f"{', '.join(shown)} plane"
-        alt = f"{title}: {modality}, {view}, {display}"
+        told = display if kind == "oct" else f"{', '.join(shown)} plane, {display}"
+        alt = f"{title}: {modality}, {told}"
         panels.append(Panel(modality, source, alt, display))
     return Subject(title, str(picture.get("note") or ""), tuple(panels), mask is not None)
 

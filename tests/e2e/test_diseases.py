@@ -1,6 +1,6 @@
 """The lung and the retina as a user runs them: from scans to a report and a served prediction.
 
-At the smallest size that is a run: coarse grids, about eight subjects a site, two rounds.
+At the smallest size that is a run: coarse grids, about twenty subjects a site, two rounds.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import json
 import re
 from base64 import b64decode
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -18,12 +19,13 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from coarse import COARSE
+from coarse import COARSE, changed
 from demo_runs import TIMEOUT, log_of, nothing_runs, start
 from PIL import Image
 from served import serving
 
 from fedcore.config import plan as plans
+from fedcore.config.plan import Gates
 from fedcore.data.phantoms import demo_federation, people
 from fedcore.data.phantoms.disease import Disease
 from fedcore.data.phantoms.diseases import DISEASES
@@ -32,6 +34,11 @@ from fedcore.data.phantoms.writer import subject_objects
 pytestmark = pytest.mark.e2e
 
 IMAGE = re.compile(r'<img src="data:image/png;base64,([^"]+)" alt="([^:]+): (\w+), ([^"]+)">')
+
+
+SCALE = 0.25
+FRACTIONS = [0.1, 0.1, 0.8]
+"""Of so few, five at each site are left to report on, and one at least to train with."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class Finished:
     def images_of_one(self) -> dict[str, bytes]:
         """Modality → file of a subject of the north, which has all scanners."""
         seed = plans.load(self.workdir / "plan.yaml").seed
-        spec = demo_federation(seed, 0.1, disease=self.disease)[0]
+        spec = demo_federation(seed, SCALE, disease=self.disease)[0]
         whole = next(p for p in people(spec, seed) if p.modalities == self.disease.modalities)
         objects = subject_objects(spec, whole, seed=seed)
         return {
@@ -60,8 +67,13 @@ def finished(
 ) -> Iterator[Finished]:
     name = request.param
     workdir = new_workdir(name)
-    changes = {"task": COARSE[name], "gates": {}}
-    process = start(workdir, "--scale", "0.1", "--keep", disease=name, changes=changes)
+    held_out = {"dataset": {"arguments": {"fractions": FRACTIONS}}}
+    changes = {
+        "task": changed(deepcopy(COARSE[name]), held_out),
+        # One that any model passes, so that this one is served.
+        "gates": {**dict.fromkeys(Gates.model_fields), "min_macro_auc": 0.0},
+    }
+    process = start(workdir, "--scale", str(SCALE), "--keep", disease=name, changes=changes)
     assert process.stdout is not None
     try:
         assert select([process.stdout], [], [], TIMEOUT)[0], log_of(workdir).read_text()
