@@ -1,6 +1,7 @@
 """``make study``: run the studies, or those that are named, and leave what they found.
 
-Rows (``studies.rows``) go into ``benchmarks/studies.json``, the rest into ``studies/results.json``.
+Rows (``studies.rows``) go into ``benchmarks/studies.json``, and from there into
+``docs/studies.md``; the rest into ``studies/results.json``.
 
 python -m studies audit
 """
@@ -9,13 +10,13 @@ from __future__ import annotations
 
 import argparse
 
-from studies import audit, bytes, curve, methods, results, rows, synthetic, unlike
+from studies import audit, bytes, curve, fusion, methods, page, results, rows, synthetic, unlike
 
 STUDIES = {
     "audit": audit.main, "bytes": bytes.main, "curve": curve.main, "synthetic": synthetic.main,
     "unlike": unlike.main,
 }  # fmt: skip
-EVIDENCE = {"methods": methods.main}
+EVIDENCE = {"fusion": fusion.main, "methods": methods.main}
 ALL = [*STUDIES, *EVIDENCE]
 
 if __name__ == "__main__":
@@ -27,5 +28,6 @@ if __name__ == "__main__":
     for name in asked:
         if name in EVIDENCE:
             rows.write(name, EVIDENCE[name]())
+            page.main()
         else:
             results.write(name, STUDIES[name]())

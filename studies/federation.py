@@ -14,6 +14,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from fedcore.evaluation.metrics import merge
 from fedcore.models.initial import build_model
 from fedcore.models.private import FindingsClassifier, findings_classifier
 from fedcore.params import Params
-from fedcore.records import EvalOrder, TrainOrder
+from fedcore.records import EvalOrder, Split, TrainOrder
 from fedcore.server.step import ServerState, coded_change, initial_state, step
 from fedcore.store import blobs
 from fedcore.store.api import Store
@@ -47,10 +48,13 @@ from fedcore.store.filesystem import FilesystemStore
 from fedcore.store.identity import FRAME
 from fedcore.store.patient import PatientStore
 from fedcore.training.state import get_params
+from studies.jobs import WORKERS
 
 FOLDER = Path(__file__).parents[1] / "fedcore-work" / "studies"
 SEED = 20261124
 """The demo's: the same scans as `make demo` makes."""
+
+EVERYBODY: Sequence[Split] = ("train", "validation", "test")
 
 
 @dataclass
@@ -86,7 +90,7 @@ def made(specs: Sequence[SiteSpec], folder: Path, seed: int) -> Mapping[str, Sto
         stores[spec.name] = FilesystemStore(place)
     missing = [spec for spec in specs if not stores[spec.name].exists("made")]
     places = [(spec, stores[spec.name]) for spec in missing]
-    write_federation(places, seed=seed, workers=1, on_subject=lambda: None)
+    write_federation(places, seed=seed, workers=WORKERS, on_subject=lambda: None)
     for spec in missing:
         stores[spec.name].put("made", b"")
     return {name: PatientStore(store, trusted=True) for name, store in stores.items()}
@@ -113,16 +117,18 @@ def _whole(task: Task) -> FindingsClassifier:
 
 
 class _Site:
-    """A site by its files, whatever the plan."""
+    """A site by its files and by what the task reads of them, whatever else the plan says."""
 
     def __init__(self, data: SiteData) -> None:
         self.data = data
+        self.reads = data.task.model_dump_json(exclude={"dataset", "model", "loss", "metrics"})
 
     def __hash__(self) -> int:
-        return id(self.data.files)
+        return hash((id(self.data.files), self.reads))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Site) and self.data.files is other.data.files
+        same = isinstance(other, _Site) and self.data.files is other.data.files
+        return same and self.reads == other.reads  # type: ignore[attr-defined]
 
 
 @functools.cache
@@ -192,12 +198,13 @@ def _told(plan: Plan, before: ServerState, after: ServerState) -> int:
 
 def macro_auc(
     plan: Plan, sites: Mapping[str, Store], params: Params, own: Own | None = None, *,
-    min_cell: int = 5,
+    min_cell: int = 5, splits: Sequence[Split] = ("test",),
 ) -> float:  # fmt: skip
-    """On the held-out subjects of all sites. DataError where a site has fewer than ``min_cell``."""
+    """On the subjects of these splits of all sites. DataError where a site has fewer than
+    ``min_cell`` in one."""
     plan, statistics = _on_what_is_read(plan), dict[str, Any]()
-    for name in sorted(sites):
-        order = EvalOrder("study", name, 0, plan.rounds, plan.digest, "", split="test")
+    for name, split in product(sorted(sites), splits):
+        order = EvalOrder("study", name, 0, plan.rounds, plan.digest, "", split=split)
         learner = Learner(plan, sites[name], min_cell=min_cell)
         found = learner.evaluate(order, "", params, None, _personal(own, name, order))
         statistics = merge([statistics, found.statistics])

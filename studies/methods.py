@@ -10,19 +10,15 @@ one place come to, and more than any site alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from itertools import product
-from multiprocessing import get_context
-from pathlib import Path
-from typing import Any
 
 from fedcore import baselines
-from fedcore.config import plan as plans
 from fedcore.config.plan import Plan
 from fedcore.store.memory import MemoryStore
-from studies.federation import FOLDER, SEED, data_of, macro_auc, made, trained
+from studies.federation import data_of, macro_auc, trained
+from studies.jobs import played
 from studies.rows import Row, row
-from studies.settings import SETTINGS, federation
+from studies.settings import SETTINGS, Sections, sites_of, small_plan
 
 SEEDS = range(3)
 SHARE = 0.98
@@ -30,8 +26,6 @@ SHARE = 0.98
 
 CENTRALISED = "centralised"
 SGD = {"optimizer": "sgd", "learning_rate": 0.02}
-
-Sections = Mapping[str, Mapping[str, Any]]
 
 METHODS: Mapping[str, Sections] = {
     "FedAvg": {},
@@ -51,22 +45,12 @@ METHODS: Mapping[str, Sections] = {
 
 
 def plan_of(method: str, seed: int) -> Plan:
-    """The shipped plan on a coarser grid and for fewer rounds, with what the method changes."""
-    text = (Path(__file__).parents[1] / "plans" / "brain_tumour.yaml").read_text(encoding="utf-8")
-    fields = plans.parse(text).model_dump(mode="json")
-    fields |= {"seed": seed, "rounds": 12}
-    fields["task"]["dataset"]["arguments"] |= {
-        "shape": [28, 32, 28], "spacing_mm": 6.0, "fractions": [0.6, 0.05, 0.35],
-    }  # fmt: skip
-    fields["privacy"]["clip_norm"] = None
-    for section, changes in METHODS[method].items():
-        fields[section] = fields[section] | changes
-    return Plan.model_validate(fields)
+    return small_plan(seed, METHODS[method])
 
 
 def score(setting: str, method: str, seed: int) -> dict[str, float]:
     """Method → macro AUC; ``CENTRALISED`` with every single site's."""
-    sites = made(federation(setting, SEED), FOLDER / setting.replace(" ", "-"), SEED)
+    sites = sites_of(setting)
     if method != CENTRALISED:
         plan, own = plan_of(method, seed), {name: MemoryStore() for name in sites}
         return {method: macro_auc(plan, sites, trained(plan, sites, own=own), own)}
@@ -94,17 +78,13 @@ def judged(setting: str, found: Mapping[str, Sequence[float]]) -> list[Row]:
     ]
 
 
-def main(settings: Sequence[str] = tuple(SETTINGS), workers: int = 2) -> list[Row]:
-    """Every method in every setting with every seed, on so many processes."""
+def main(settings: Sequence[str] = tuple(SETTINGS)) -> list[Row]:
+    """Every method in every setting with every seed."""
     for setting in settings:  # before the processes begin, which would all make them
-        made(federation(setting, SEED), FOLDER / setting.replace(" ", "-"), SEED)
+        sites_of(setting)
     jobs = list(product(settings, (CENTRALISED, *METHODS), SEEDS))
     found: dict[str, dict[str, list[float]]] = {setting: {} for setting in settings}
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for (setting, _, _), scores in zip(
-            jobs, pool.map(score, *zip(*jobs, strict=True)), strict=True
-        ):
-            for name, auc in scores.items():
-                found[setting].setdefault(name, []).append(auc)
-                print(f"{setting}: {name} {auc:.3f}", flush=True)
+    for (setting, _, _), scores in zip(jobs, played(score, jobs), strict=True):
+        for name, auc in scores.items():
+            found[setting].setdefault(name, []).append(auc)
     return [r for setting in settings for r in judged(setting, found[setting])]

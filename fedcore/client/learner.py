@@ -90,39 +90,19 @@ class Learner:
         kept, if the plan has such, and the site's control variate, if it has those; ``control`` is
         the server's then. Raises DataError if the site has no training subject.
         """
-        plan, started = self._plan, time.perf_counter()
+        started = time.perf_counter()
         dataset = self._dataset("train")
         self._check_start(order, params)
-        begin = self._own(params, personal)
-        state.load_params(self._module, begin)
-        learnt, errors = pretrained(plan, order, self._module, dataset)
-        state.load_params(self._module, {**begin, **learnt})
-        seed = seeds.derive(plan.seed, "train", order.site, order.round_num)
         variates = self._variates(params, control, personal)
-        result = self._trained(dataset, seed, noise_key, variates)
+        result, errors = self._learnt(order, params, dataset, noise_key, personal, variates)
         shared = {name: result.params[name] for name in params}
         moved = flat.only(flat.subtract(shared, params), result.trained)
         update, steps = self._by_the_step(moved, result.steps)
         update, gain = self._fair(update, result.measurements)
-        update = feedback.with_rest(update, rest or {})
-        norm = clipping.l2_norm(update)
-        factor = clipping.factor(norm, plan.privacy.clip_norm)
-        clipped = {name: array * factor for name, array in update.items()} if factor < 1 else update
-        kept: Params = {n: array for n, array in result.params.items() if n not in params}
-        if variates is not None:
-            # Of what is sent, which is what the server reckons with.
-            own = variates.following(clipped, steps, plan.training.learning_rate)
-            kept = scaffold.join(kept, own)
+        update, norm = self._clipped(feedback.with_rest(update, rest or {}))
         if personal is not None:
-            personal.keep(kept)
-        codec = chain(**plan.coding("up", order.round_num))
-        if codec.stages and not math.isfinite(norm):
-            raise PermanentError("the update has a NaN or an infinity, which no coding carries")
-        turn = Turn(plan.seed, order.round_num, order.site)
-        coded = codec.encode(clipped, turn)
-        if rest is not None:
-            sent = codec.expand(coded, shapes_of(clipped), turn)
-            rest = feedback.rest_of(clipped, sent, rest)
+            personal.keep(self._staying(result.params, params, variates, update, steps))
+        coded, rest = self._coded(order, update, rest)
         reply = ClientUpdate(
             site=order.site,
             run_id=order.run_id,
@@ -265,6 +245,23 @@ class Learner:
         known = getattr(dataset, "summary", None) or DataSummary(num_subjects=len(dataset))
         return replace(known, left_out=self._left_out, inputs=self._inputs[id(dataset)])
 
+    def _learnt(
+        self,
+        order: TrainOrder,
+        params: Params,
+        dataset: Any,
+        noise_key: bytes | None,
+        personal: Personal | None,
+        variates: Variates | None,
+    ) -> tuple[local.TrainResult, Mapping[str, float]]:
+        """What training comes to from the server's params, and the errors of pre-training."""
+        begin = self._own(params, personal)
+        state.load_params(self._module, begin)
+        encoders, errors = pretrained(self._plan, order, self._module, dataset)
+        state.load_params(self._module, {**begin, **encoders})
+        seed = seeds.derive(self._plan.seed, "train", order.site, order.round_num)
+        return self._trained(dataset, seed, noise_key, variates), errors
+
     def _trained(
         self, dataset: Any, seed: int, noise_key: bytes | None, variates: Variates | None
     ) -> local.TrainResult:
@@ -309,6 +306,51 @@ class Learner:
         wanted = rule.effective_steps
         factors = {module: (wanted or 1.0) / length for module, length in lengths.items()}
         return nova.scale(update, factors), lengths if wanted is None else {}
+
+    def _clipped(self, update: Params) -> tuple[Params, float]:
+        """The update, no longer than the plan allows, and how long it was.
+
+        Raises PermanentError for one that is not finite, though every loss was.
+        """
+        norm = clipping.l2_norm(update)
+        if not math.isfinite(norm):
+            raise PermanentError(
+                "the update has a NaN or an infinity: lower training.learning_rate, or look for "
+                "values that are not finite in the data"
+            )
+        factor = clipping.factor(norm, self._plan.privacy.clip_norm)
+        if factor < 1:
+            update = {name: array * factor for name, array in update.items()}
+        return update, norm
+
+    def _staying(
+        self,
+        trained: Params,
+        params: Params,
+        variates: Variates | None,
+        sent: Params,
+        steps: Mapping[str, float],
+    ) -> Params:
+        """What the site keeps: the params that are not the server's, and its control variate.
+
+        That follows from what is ``sent``, which is what the server reckons with.
+        """
+        kept: Params = {name: array for name, array in trained.items() if name not in params}
+        if variates is None:
+            return kept
+        own = variates.following(sent, steps, self._plan.training.learning_rate)
+        return scaffold.join(kept, own)
+
+    def _coded(
+        self, order: TrainOrder, update: Params, rest: Params | None
+    ) -> tuple[Params, Params | None]:
+        """The update as it travels, and what coding leaves of it if there is feedback."""
+        codec = chain(**self._plan.coding("up", order.round_num))
+        turn = Turn(self._plan.seed, order.round_num, order.site)
+        coded = codec.encode(update, turn)
+        if rest is not None:
+            rest = feedback.rest_of(update, codec.expand(coded, shapes_of(update), turn), rest)
+        return coded, rest
 
     def _summary_of_training(self, dataset: Any) -> DataSummary:
         """With ``privacy.subject``, not how many training subjects have which modality."""

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from fedcore.aggregation.statistics import GROUPS, MOMENTS
-from fedcore.config.section import Section
+from fedcore.config.section import Section, Size
 
 
 class Start(Section):
@@ -70,6 +70,25 @@ class Alignment(Section):
     weight: float = Field(default=1.0, gt=0, description="of the term beside the loss")
 
 
+class Patches(Section):
+    """Parts of the grid, where a whole one does not fit into memory (docs/segmentation.md)."""
+
+    shape: Annotated[list[Size], Field(min_length=3, max_length=3)] = Field(
+        description="voxels: of what the model takes, in training and ever after"
+    )
+    per_subject: int = Field(
+        default=1, ge=1, description="of each subject in an epoch, in batches with other subjects'"
+    )
+    foreground: float = Field(
+        default=0.5, ge=0, le=1, description="share of the patches that lie around a voxel of a "
+        "structure, of each that the subject has as often; the others lie anywhere"
+    )  # fmt: skip
+    overlap: float = Field(
+        default=0.5, ge=0, lt=1, description="of neighbouring windows along an axis, where a whole "
+        "grid is evaluated or served"
+    )  # fmt: skip
+
+
 class Training(Section):
     """One site's local training in one round."""
 
@@ -115,6 +134,9 @@ class Training(Section):
     alignment: Alignment | None = Field(
         default=None, description="a term that makes the sites' features alike; unset = none"
     )
+    patches: Patches | None = Field(
+        default=None, description="of a segmentation: what a step takes of a subject; unset = all"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     mixed_precision: bool = False
     threads: int = Field(
@@ -129,6 +151,11 @@ class Training(Section):
         """The learning rate of the param of this name."""
         factors = (f for pattern, f in self.learning_rates.items() if fnmatchcase(name, pattern))
         return math.prod(sorted(factors), start=self.learning_rate)
+
+    @property
+    def visits(self) -> int:
+        """How often an epoch takes something of each subject."""
+        return 1 if self.patches is None else self.patches.per_subject
 
     @property
     def statistics(self) -> frozenset[str]:

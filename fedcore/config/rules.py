@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from operator import gt
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def illegal_combinations(plan: Plan) -> list[str]:
     return [
         *faults,
         *_against_the_other_task(plan),
+        *_against_patches(plan),
         *_without_effect_on_the_server(plan.aggregation),
         *_against_compression(plan),
         *_against_robust_rules(plan),
@@ -83,6 +85,41 @@ def _against_the_other_task(plan: Plan) -> list[str]:
         "has none; remove it"
         for name, asked in of_classes.items() if asked
     ]  # fmt: skip
+
+
+def _against_patches(plan: Plan) -> list[str]:
+    """What cannot be cut into patches."""
+    patches, where, faults = plan.training.patches, "training: patches ", []
+    if patches is None:
+        return []
+    if plan.task.target is None:
+        faults.append(
+            f"{where}are for a segmentation, where each voxel has a class; without task.target the "
+            "subject has one, and a patch need not show why; remove patches"
+        )
+    grid = _grid(plan)
+    if any(map(gt, patches.shape, grid)):
+        faults.append(
+            f"{where}of {patches.shape} voxels do not fit into the grid of {grid}; lower "
+            "patches.shape, or remove patches"
+        )
+    if plan.privacy.subject is not None and patches.per_subject > 1:
+        faults.append(
+            f"{where}with privacy.subject are one of each subject that a step samples, so that one "
+            "gradient bounds what it does; remove per_subject"
+        )
+    return faults
+
+
+def _grid(plan: Plan) -> list[int]:
+    """Voxels of the grid that images share; empty where only a dataset of one's own knows."""
+    how, dataset = plan.task.preprocessing, plan.task.dataset
+    if how is not None and how.shape is not None:
+        return how.shape
+    given = dataset.arguments.get("shape")
+    if dataset.function != "fedcore.data.bids:dataset" or not isinstance(given, list):
+        return []
+    return [size for size in given if isinstance(size, int)]
 
 
 def _against_noise_in_shares(plan: Plan) -> list[str]:

@@ -173,6 +173,12 @@ def _limits(manifest: Manifest) -> str:
         "shown.",
         "Inputs must be prepared exactly as in training; the plan's dataset function says how.",
     ]
+    if patches := (manifest.plan.get("training") or {}).get("patches"):
+        size = " × ".join(map(str, patches["shape"]))
+        lines.append(
+            f"`model.onnx` takes patches of {size} voxels; `fedcore serve` moves them over larger "
+            "images."
+        )
     undefined = ((manifest.metrics.get("all") or {}).get("overall") or {}).get("undefined") or ()
     if undefined:
         lines.append(f"Nothing is known of how well it finds {_listed(undefined)}.")

@@ -40,7 +40,7 @@ def export(run: Run) -> str:
     final = load_state(run, run.plan.rounds)
     # What stays at the sites is here as the plan begins with it, and ``judge`` says so.
     load_params(module, {**get_params(module), **final.shared})
-    task = run.plan.task
+    task, patches = run.plan.task, run.plan.training.patches
     model = onnx.export(
         module,
         _example(run),
@@ -50,6 +50,7 @@ def export(run: Run) -> str:
             "run_id": run.run_id,
             "plan_digest": run.plan.digest,
             "dataset": task.dataset.model_dump(mode="json"),
+            **({} if patches is None else {"overlap": patches.overlap}),
         },
     )
     known = final.public if run.plan.compression.compress else None
@@ -146,12 +147,15 @@ def participants(run: Run) -> dict[str, Mapping[str, Any]]:
 
 
 def _example(run: Run) -> Any:
-    """Random inputs of the shapes that the sites told, a batch of two."""
+    """Random inputs of the shapes that the sites told, of patches if that is what the model takes,
+    a batch of two."""
     shapes: dict[str, tuple[int, ...]] = {}
     for data in participants(run).values():
         shapes |= {name: tuple(shape) for name, shape in data["inputs"].items()}
     if not shapes:
         raise ReleaseError("no site told the shape of its inputs, so there is nothing to export")
+    if (patches := run.plan.training.patches) is not None:
+        shapes = {n: (*s[:-3], *patches.shape) if len(s) > 3 else s for n, s in shapes.items()}
     generator = torch.Generator().manual_seed(0)
     tensors = {
         name: torch.ones(2, *shape)

@@ -46,6 +46,7 @@ from fedcore.training import local
 from fedcore.training.compute import Compute, Inputs
 from fedcore.training.local import Examples, Loss, TrainResult
 from fedcore.training.objectives import proximal
+from fedcore.training.patches import seen
 from fedcore.training.reproducible import reproducible
 from fedcore.training.state import get_params
 
@@ -62,9 +63,10 @@ def train(
     """Train a copy of ``module`` for ``privacy.steps``, bit for bit the same for the same key.
 
     ``key``: 32 secret bytes from which samples and noise are drawn; who has them can take the
-    noise away. ``seed``: of what is no secret (dropout, mirroring). ``module`` must be fit for it,
-    as ``models.mend`` leaves it; ``loss`` is called for one subject at a time. ``ghost`` overrides
-    the choice of ghost clipping. In the result all modules count as trained, by all N subjects.
+    noise away. ``seed``: of what is no secret (dropout, mirroring, where a patch lies). ``module``
+    must be fit for it, as ``models.mend`` leaves it; ``loss`` is called for one subject at a time.
+    ``ghost`` overrides the choice of ghost clipping. In the result all modules count as trained, by
+    all N subjects.
 
     Raises DataError when the dataset is empty, ConfigError when the module gives no gradients of
     single subjects or changes its buffers, PermanentError when a gradient is not finite.
@@ -72,7 +74,7 @@ def train(
     local.require_examples(dataset)
     compute = Compute.choose(training.device, mixed_precision=False)
     uniforms, normals = keyed_uniforms(key, "sample"), keyed_normals(key, "noise")
-    module = copy.deepcopy(module)
+    module, taken = copy.deepcopy(module), seen(dataset, training, seed=seed)
     with reproducible(seed, training.threads):
         compute.place(module)
         module.train()
@@ -84,7 +86,7 @@ def train(
             optimizer = local.optimizer(trainable, training)
             for _ in range(privacy.steps):
                 chosen = np.flatnonzero(uniforms(len(dataset)) < privacy.sampling_rate)
-                sums = gradients.clipped_sum(dataset, chosen.tolist())
+                sums = gradients.clipped_sum(taken, chosen.tolist())
                 expected = privacy.sampling_rate * len(dataset)
                 for name, parameter in trainable.items():
                     noise = torch.from_numpy(normals(parameter.numel())).view(parameter.shape)

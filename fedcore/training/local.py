@@ -27,6 +27,7 @@ from fedcore.training.alignment import Features, Term
 from fedcore.training.compute import Compute, Inputs
 from fedcore.training.emphasis import Emphasis, classes_of, emphasis, groups_of
 from fedcore.training.objectives import proximal
+from fedcore.training.patches import probabilities, seen
 from fedcore.training.reproducible import reproducible
 from fedcore.training.state import get_params
 from fedcore.training.telling import Told, tell
@@ -82,9 +83,12 @@ def train(
     site = _Site.of(module, dataset, training)
     with reproducible(seed, training.threads), ExitStack() as stack:
         compute.place(module)
-        told = _told(module, dataset, loss, training, compute, site, min_cell, tell_loss)
-        order = derive(seed, "order")
-        loader = _numbered(dataset, training.batch_size, order=order, pin_memory=compute.is_gpu)
+        taken = seen(dataset, training, seed=seed)
+        told = _told(module, taken, loss, training, compute, site, min_cell, tell_loss)
+        loader = _numbered(
+            taken, training.batch_size, visits=training.visits,
+            order=derive(seed, "order"), pin_memory=compute.is_gpu,
+        )  # fmt: skip
         module.train()
         term = site.term(module, training, stack)
         losses, trained, steps, moved = list[float](), Counter[str](), 0, Counter[str]()
@@ -113,8 +117,8 @@ def predict(
 
     Of logits (B, K): softmax scores (N, K) and targets (N,). Of logits of voxels (B, K, X, Y, Z):
     how many were called each class rightly and in all (N, K, 2), and are it (N, K), so that memory
-    does not grow with the voxels. Raises DataError when the dataset is empty, ConfigError when the
-    outputs are neither.
+    does not grow with the voxels; with ``training.patches`` of windows that cover the whole. Raises
+    DataError when the dataset is empty, ConfigError when the outputs are neither.
     """
     compute = compute or _compute(training)
     compute.place(module)
@@ -123,7 +127,11 @@ def predict(
     found, targets = [], []
     with reproducible(0, training.threads), torch.inference_mode():
         for inputs, target in loader:
-            outputs = module(compute.send(inputs))
+            if training.patches is None:
+                outputs = module(compute.send(inputs))
+            else:
+                size = target.shape[1:]
+                outputs = probabilities(module, inputs, size, training.patches, compute)
             rows, of = _rows(outputs, target.long())
             found.append(rows)
             targets.append(of)
@@ -157,8 +165,9 @@ def voxel_counts(called: Tensor, target: Tensor, classes: int) -> tuple[Tensor, 
 
 
 def first_batch(dataset: Examples, training: Training) -> tuple[Inputs, Tensor]:
-    """Inputs and targets of the dataset's first examples. Raises DataError if it is empty."""
-    inputs, targets = next(iter(_loader(dataset, training.batch_size)))
+    """Inputs and targets of the dataset's first examples, as a step takes them: with
+    ``training.patches`` a patch of each. Raises DataError if the dataset is empty."""
+    inputs, targets = next(iter(_loader(seen(dataset, training, seed=0), training.batch_size)))
     return inputs, targets
 
 
@@ -270,6 +279,7 @@ class _Trainer:
         self.objective = proximal(training.proximal_mu) if training.proximal_mu > 0 else None
         self.optimizer = optimizer(self.trainable, training)
         self.scaler = compute.scaler()
+        self.visits = training.visits
         self.moved: set[str] = set()
         self.steps, self.steps_of = 0, Counter[str]()
 
@@ -288,7 +298,9 @@ class _Trainer:
                 f"the loss became {values[step]} in step {step + 1} of epoch {epoch + 1}: lower "
                 "training.learning_rate, or look for values that are not finite in the data"
             )
-        return float(np.average(values, weights=sizes)), examples
+        # Rounded up, because a module that was reached by one visit of several was trained.
+        once = {name: -(-number // self.visits) for name, number in examples.items()}
+        return float(np.average(values, weights=sizes)), Counter(once)
 
     def step(self, inputs: Inputs, target: Tensor, index: Tensor) -> tuple[Tensor, set[str]]:
         """One optimiser step: the loss, left on the device, and the modules it reached.
@@ -338,27 +350,34 @@ def _examples(reached: set[str], inputs: Inputs, size: int, module: nn.Module) -
 
 
 class _Numbered:
-    """The same examples, each with its number: what is known of it beside goes by that."""
+    """The same examples, each with its number: what is known of it beside goes by that.
 
-    def __init__(self, dataset: Examples) -> None:
-        self._dataset = dataset
+    ``visits``: how often each of them is there.
+    """
+
+    def __init__(self, dataset: Examples, visits: int) -> None:
+        self._dataset, self._visits = dataset, visits
         self._collate = getattr(dataset, "collate", default_collate)
 
     def __len__(self) -> int:
-        return len(self._dataset)
+        return len(self._dataset) * self._visits
 
     def __getitem__(self, index: int, /) -> tuple[Any, Any]:
-        return self._dataset[index], index
+        number = index % len(self._dataset)
+        return self._dataset[number], number
 
     def collate(self, items: Sequence[tuple[Any, int]]) -> tuple[Any, Tensor, Tensor]:
         inputs, target = self._collate([example for example, _ in items])
         return inputs, target, torch.tensor([index for _, index in items])
 
 
-def _numbered(dataset: Examples, batch_size: int, **how: Any) -> DataLoader[Any]:
-    """As ``_loader``, with the numbers of the examples (B,) beside each batch."""
+def _numbered(
+    dataset: Examples, batch_size: int, *, visits: int = 1, **how: Any
+) -> DataLoader[Any]:
+    """As ``_loader``, with the numbers of the examples (B,) beside each batch, each ``visits``
+    times."""
     require_examples(dataset)
-    return _loader(_Numbered(dataset), batch_size, **how)
+    return _loader(_Numbered(dataset, visits), batch_size, **how)
 
 
 def _loader(

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import toy
 
 from fedcore.client.learner import Learner
 from fedcore.data.site import SiteData
+from fedcore.errors import PermanentError
 from fedcore.params import digest
 from fedcore.records import DataSummary, EvalOrder, TrainOrder
+from fedcore.training import local
 from fedcore.training.state import get_params
 
 LEFT_OUT = {
@@ -65,3 +69,18 @@ def test_a_dataset_that_tells_nothing_left_nothing_out(learner: Callable[..., Le
     told = replies(learner(summaries=False))
     assert [data.left_out for data in told.values()] == [{}] * 3
     assert told["train"] == DataSummary(24, inputs={"input": (3,)})
+
+
+def test_an_update_that_is_no_number_is_refused_though_the_loss_was_one(
+    learner: Callable[..., Learner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = local.train
+
+    def overflowing(*args: Any, **options: Any) -> local.TrainResult:
+        result = train(*args, **options)
+        params = {name: np.full_like(array, np.inf) for name, array in result.params.items()}
+        return replace(result, params=params)
+
+    monkeypatch.setattr(local, "train", overflowing)
+    with pytest.raises(PermanentError, match=r"NaN or an infinity: lower training\.learning_rate"):
+        replies(learner())

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import outlined
 import pytest
+import torch
 import toy
+from monai.inferers.utils import sliding_window_inference
 
 from fedcore.client.learner import Learner
 from fedcore.params import digest, modules
@@ -21,6 +23,7 @@ from fedcore.server.result import headline, result_of
 from fedcore.server.run import Run, load_state
 from fedcore.serving.predictor import Predictor
 from fedcore.store.memory import MemoryStore
+from fedcore.training.state import load_params
 
 GATES = {
     "min_dice": 0.6, "min_site_dice": 0.5, "min_sensitivity": 0.6, "max_group_gap": 0.3,
@@ -129,6 +132,57 @@ def test_secure_and_coded_rounds_learn_it_too(sections: dict[str, Any]) -> None:
     _, _, found = played(outlined.plan(rounds=3, privacy=privacy, **sections))
     assert found.summary["overall"]["dice"]["value"] > 0.4
     assert found.summary["overall"]["num_examples"] == 24
+
+
+PATCHES = {"shape": [8, 8, 8], "per_subject": 2, "foreground": 0.6, "overlap": 0.25}
+PATCHED = {"batch_size": 4, "epochs": 2, "learning_rate": 0.02, "patches": PATCHES}
+
+
+@pytest.fixture(scope="module")
+def patched() -> tuple[Run, list[Any], EvaluationRecord]:
+    return played(outlined.plan(rounds=4, training=PATCHED), exported=True)
+
+
+def test_patches_learn_it_and_whole_volumes_are_judged(patched: Any) -> None:
+    run, records, found = patched
+    assert found.summary["overall"]["dice"]["value"] > 0.7
+    assert found.summary["overall"]["num_examples"] == 24
+    assert max(found.onnx_max_abs_diff.values()) < 1e-4
+    assert set(found.onnx_max_abs_diff) == set(toy.SITES)
+    assert records[0].data["north"].num_subjects == 12
+    store = MemoryStore()
+    release.register(run, found, release.judge(run, found), store)
+    card = model_card(Registry(store, run.plan.name).show(1))
+    assert "takes patches of 8 × 8 × 8 voxels" in card
+
+
+def test_what_is_served_of_a_larger_volume_is_what_monai_makes_of_the_model(patched: Any) -> None:
+    run, _, _ = patched
+    predictor = Predictor(run.exchange.onnx(run.run_id))
+    assert predictor.inputs["mri"] == (1, 8, 8, 8)
+    module = toy.build_model(run.plan).eval()
+    load_params(module, load_state(run, run.plan.rounds).shared)
+    volume = torch.randn(2, 1, 21, 12, 9, generator=torch.Generator().manual_seed(2))
+    present = torch.tensor([[1.0, 0.0]] * 2)
+    with torch.inference_mode():
+        wanted = sliding_window_inference(
+            volume, PATCHES["shape"], 2, overlap=PATCHES["overlap"], mode="gaussian",
+            predictor=lambda x: module({"mri": x, "present": present[:len(x)]}).softmax(dim=1),
+        )  # fmt: skip
+    found = predictor.predict({"mri": volume.numpy()})
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_a_client_that_was_killed_draws_the_same_patches_again() -> None:
+    plan = outlined.plan(training=PATCHED)
+    params = toy.get_params(toy.build_model(plan))
+    order = TrainOrder("run-1", "west", 0, 0, plan.digest, digest(params))
+    warm = Learner(plan, outlined.stores()["west"], min_cell=5)
+    first, again = (warm.train(order, "", params)[0].update for _ in range(2))
+    fresh = Learner(plan, outlined.stores()["west"], min_cell=5)
+    assert digest(first) == digest(again) == digest(fresh.train(order, "", params)[0].update)
+    later = TrainOrder("run-1", "west", 1, 1, plan.digest, digest(params))
+    assert digest(first) != digest(fresh.train(later, "", params)[0].update)
 
 
 def test_privacy_of_each_subject_clips_a_whole_outline() -> None:

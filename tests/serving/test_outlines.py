@@ -32,11 +32,11 @@ class Manifest:
     onnx_digest: str = "digest"
 
 
-def model() -> bytes:
+def model(size: Sequence[int] = SHAPE, **windows: float) -> bytes:
     """Softmax of (0, 4·(t1 − 1)): what is brighter than the head's mean by a deviation."""
-    size = ["batch", 1, *SHAPE]
-    image = helper.make_tensor_value_info("t1", TensorProto.FLOAT, size)
-    found = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 2, *SHAPE])
+    axes = ["batch", 1, *size]
+    image = helper.make_tensor_value_info("t1", TensorProto.FLOAT, axes)
+    found = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 2, *size])
     nodes = [
         helper.make_node("Sub", ["t1", "one"], ["excess"]),
         helper.make_node("Mul", ["excess", "four"], ["lesion"]),
@@ -48,7 +48,7 @@ def model() -> bytes:
                  for name, value in (("one", 1.0), ("four", 4.0))]  # fmt: skip
     graph = helper.make_graph(nodes, "outlines", [image], [found], constants)
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    props = {"classes": ["background", "lesion"], "modalities": ["t1"]}
+    props = {"classes": ["background", "lesion"], "modalities": ["t1"], **windows}
     helper.set_model_props(made, {name: json.dumps(value) for name, value in props.items()})
     return bytes(made.SerializeToString())
 
@@ -79,11 +79,15 @@ def scan(order: Sequence[int] = (0, 1, 2), voxel_mm: float = 2.0) -> tuple[bytes
     return gzip.compress(nibabel.Nifti1Image(voxels, affine).to_bytes()), lesion
 
 
+def serving(onnx: bytes) -> TestClient:
+    manifest = Manifest({"task": task()})
+    app = create_app(lambda: (onnx, manifest), lambda: 3, registry=CollectorRegistry())
+    return TestClient(app, raise_server_exceptions=False)
+
+
 @pytest.fixture(scope="module")
 def client() -> Any:
-    manifest = Manifest({"task": task()})
-    app = create_app(lambda: (model(), manifest), lambda: 3, registry=CollectorRegistry())
-    with TestClient(app, raise_server_exceptions=False) as found:
+    with serving(model()) as found:
         yield found
 
 
@@ -117,6 +121,21 @@ def test_arrays_are_answered_by_labels_on_their_grid(client: Any) -> None:
     labels = np.load(io.BytesIO(answer.content))["labels"]
     assert labels.shape == (2, *SHAPE)
     assert np.array_equal(labels, image[:, 0] > 1)
+
+
+def test_a_model_of_patches_answers_on_the_whole_scan(client: Any) -> None:
+    """It looks at each voxel alone, so that whole or in windows it must say the same."""
+    scans = {"t1": ("t1.nii.gz", scan()[0])}
+    whole = client.post("/predict", files=scans)
+    with serving(model((7, 8, 20), overlap=0.4)) as of_patches:
+        answer = of_patches.post("/predict", files=scans)
+    assert answer.status_code == 200, answer.text
+    found, wanted = (
+        np.asarray(nibabel.Nifti1Image.from_bytes(gzip.decompress(a.content)).dataobj)
+        for a in (answer, whole)
+    )
+    assert wanted.any()
+    assert (found != wanted).mean() < 1e-4, "but for ties that rounding decides"
 
 
 def test_a_scan_that_cannot_be_used_is_told_as_for_a_classifier(client: Any) -> None:

@@ -80,3 +80,29 @@ def test_what_is_no_model_is_refused(model_without_metadata: bytes) -> None:
         Predictor(b"\x80\x04 a pickle")
     with pytest.raises(BlobError, match="does not say its classes"):
         Predictor(model_without_metadata)
+
+
+def test_a_model_of_patches_takes_larger_images(model_of_patches: bytes) -> None:
+    """Of each voxel alone, so that what windows say must fit together without a seam."""
+    predictor = Predictor(model_of_patches)
+    images = np.random.default_rng(0).normal(size=(2, 1, 7, 3, 5))
+    only = predictor.predict({"t1": images})
+    assert_allclose(only[:, 1], 1 / (1 + np.exp(-images[:, 0])), rtol=1e-5)
+    both = predictor.predict({"t1": images, "ct": images})
+    assert_allclose(both[:, 1], 1 / (1 + np.exp(-2 * images[:, 0])), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ({"t1": (1, 1, 3, 3, 1)}, r"\(batch, 1, 3, 2, 2\), or more voxels, is wanted"),
+        ({"t1": (1, 2, 3, 3, 3)}, r"t1 has shape \(1, 2, 3, 3, 3\)"),
+        ({"t1": (1, 1, 3, 3)}, r"t1 has shape \(1, 1, 3, 3\)"),
+        ({"t1": (1, 1, 4, 4, 4), "ct": (1, 1, 4, 4, 5)}, r"in their grid: t1 \(4, 4, 4\), ct \(4"),
+    ],
+)
+def test_what_patches_do_not_fit_into_is_said(
+    model_of_patches: bytes, images: dict[str, tuple[int, ...]], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        Predictor(model_of_patches).predict({n: np.zeros(shape) for n, shape in images.items()})

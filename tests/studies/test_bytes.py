@@ -38,7 +38,7 @@ def test_what_the_demo_does_is_among_what_is_compared() -> None:
 def test_differences_are_seed_by_seed() -> None:
     found = {study.FLOAT32: {0: 0.9, 1: 0.5, 2: 0.1}, "coded": {0: 0.8, 1: 0.6, 3: 1.0}}
     runs = [
-        Trained(setting, seed, auc, up=10, down=10 + seed, as_float32=600)
+        Trained(setting, seed, auc, of_the_demo=auc, up=10, down=10 + seed, as_float32=600)
         for setting, by_seed in found.items()
         for seed, auc in by_seed.items()
     ]

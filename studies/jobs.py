@@ -1,0 +1,30 @@
+"""Many trainings on a few processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+from fedcore.terminal import progress_bar
+
+T = TypeVar("T")
+
+WORKERS = 2
+
+
+def played(play: Callable[..., T], jobs: Sequence[tuple[Any, ...]]) -> Iterator[T]:
+    """What ``play`` makes of each job's arguments, in their order, under a bar.
+
+    A process keeps what it has read for the jobs that follow, so put jobs on the same data in a
+    row.
+    """
+    with (
+        ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool,
+        progress_bar() as bar,
+    ):
+        task = bar.add_task(play.__module__.rpartition(".")[2], total=len(jobs))
+        for result in pool.map(play, *zip(*jobs, strict=True)):
+            bar.advance(task)
+            yield result
