@@ -105,18 +105,14 @@ def _overlaid(shown: Mapping[str, Array], outlines: Mapping[str, Mask]) -> list[
     at = centre(outlines.get(first, np.zeros(shown[first].shape, bool)))
     grey = {name: planes(_grey(image), at) for name, image in shown.items()}
     edges = {name: planes(mask, at) for name, mask in outlines.items()}
-    return [
+    columns: list[Column] = [
         (name, {plane: _coloured(p) for plane, p in grey[name].items()}, edges.get(name))
         for name in shown
-    ] + [
-        (
-            f"{first} + {name}",
-            {plane: _tinted(grey[first][plane], p) for plane, p in grey[name].items()},
-            edges.get(first),
-        )
-        for name in shown
-        if name != first
     ]
+    for name in list(shown)[1:]:
+        both = {plane: _tinted(grey[first][plane], p) for plane, p in grey[name].items()}
+        columns.append((f"{first} + {name}", both, edges.get(first)))
+    return columns
 
 
 def _on_one_grid(
