@@ -10,13 +10,25 @@ from __future__ import annotations
 
 import argparse
 
-from studies import audit, bytes, curve, fusion, methods, page, results, rows, synthetic, unlike
+from studies import (
+    audit,
+    bytes,
+    curve,
+    fusion,
+    methods,
+    page,
+    results,
+    rows,
+    segmentation,
+    synthetic,
+    unlike,
+)
 
-STUDIES = {
-    "audit": audit.main, "bytes": bytes.main, "curve": curve.main, "synthetic": synthetic.main,
-    "unlike": unlike.main,
+STUDIES = {"audit": audit.main, "bytes": bytes.main, "curve": curve.main, "unlike": unlike.main}
+EVIDENCE = {
+    "fusion": fusion.main, "methods": methods.main, "segmentation": segmentation.main,
+    "synthetic": synthetic.main,
 }  # fmt: skip
-EVIDENCE = {"fusion": fusion.main, "methods": methods.main}
 ALL = [*STUDIES, *EVIDENCE]
 
 if __name__ == "__main__":
