@@ -10,13 +10,28 @@ from __future__ import annotations
 
 import argparse
 
-from studies import audit, bytes, curve, fusion, methods, page, results, rows, synthetic, unlike
+from studies import (
+    audit,
+    bytes,
+    curve,
+    fairness,
+    fusion,
+    methods,
+    page,
+    results,
+    rows,
+    skewed,
+    synthetic,
+    unseen,
+)
 
 STUDIES = {
     "audit": audit.main, "bytes": bytes.main, "curve": curve.main, "synthetic": synthetic.main,
-    "unlike": unlike.main,
 }  # fmt: skip
-EVIDENCE = {"fusion": fusion.main, "methods": methods.main}
+EVIDENCE = {
+    "fairness": fairness.main, "fusion": fusion.main, "methods": methods.main,
+    "skewed": skewed.main, "unseen": unseen.main,
+}  # fmt: skip
 ALL = [*STUDIES, *EVIDENCE]
 
 if __name__ == "__main__":
