@@ -25,6 +25,7 @@ def played(play: Callable[..., T], jobs: Sequence[tuple[Any, ...]]) -> Iterator[
         progress_bar() as bar,
     ):
         task = bar.add_task(play.__module__.rpartition(".")[2], total=len(jobs))
-        for result in pool.map(play, *zip(*jobs, strict=True)):
+        for job, result in zip(jobs, pool.map(play, *zip(*jobs, strict=True)), strict=True):
+            print(*job, result, flush=True)  # what a study that is stopped leaves
             bar.advance(task)
             yield result

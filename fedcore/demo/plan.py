@@ -104,11 +104,11 @@ def _compress(fields: Fields) -> None:
     A sum behind masks carries values, not signs: a third of them then, in 2 bytes each.
     """
     signs = {"stage": "quantise", "bits": 1}
-    last = {"down": [{"stage": "quantise", "bits": 6}]}
+    last = {"down": [{"stage": "quantise", "bits": 4}]}
     secure = fields.get("secure_aggregation", {})
     if secure.get("mode", "none") == "none":
         up = [{"stage": "top_k", "share": 0.2}, signs]
-        last["up"] = [{"stage": "quantise", "bits": 4}]
+        last["up"] = [{"stage": "quantise", "bits": 2}]
     else:
         up = [{"stage": "subsample", "every": 3}]
         secure["bits"] = min(secure.get("bits", 14), 14)
