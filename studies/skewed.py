@@ -47,7 +47,7 @@ def dataset(site: SiteData, **arguments: Any) -> Mapping[Split, BidsDataset]:
 def plan_of(method: str, seed: int) -> Plan:
     """On the data of ``dataset``."""
     changes = {"training": METHODS[method]}
-    plan = small_plan(seed, changes, quick=True, modalities=["t1ce", "flair"])
+    plan = small_plan(seed, changes, coarse=True, modalities=["t1ce", "flair"])
     own = Function(function=f"{__name__}:dataset", arguments=plan.task.dataset.arguments)
     return plan.model_copy(update={"task": plan.task.model_copy(update={"dataset": own})})
 

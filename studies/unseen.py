@@ -59,7 +59,7 @@ def plan_of(method: str, seed: int, landmarks: Landmarks) -> Plan:
     """The plan of the hospitals that train, whose ``landmarks`` these are."""
     how = METHODS[method]
     plan = small_plan(
-        seed, {"training": how.training}, quick=True, modalities=["t1ce", "flair"],
+        seed, {"training": how.training}, coarse=True, modalities=["t1ce", "flair"],
         fractions=EVERYBODY,
     )  # fmt: skip
     if not how.harmonised:
