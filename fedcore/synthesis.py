@@ -12,6 +12,7 @@ from fedcore.config.plan import Plan
 from fedcore.data import bids, subjects, synthetic
 from fedcore.data.site import Files, SiteData
 from fedcore.errors import ConfigError
+from fedcore.models.drawing import Generative
 from fedcore.models.generate import ConditionalVae
 from fedcore.models.initial import build_model
 from fedcore.registry.api import Release
@@ -32,11 +33,12 @@ class Generator:
         manifest = release.manifest
         self.plan = Plan.model_validate(manifest.plan)
         module = build_model(self.plan)
-        if not isinstance(module, ConditionalVae):
+        if not isinstance(module, Generative):
             raise ConfigError(
                 f"{manifest.name} version {manifest.version} is a {type(module).__name__}, which "
                 "generates nothing; a plan for that has the model "
-                "fedcore.models.generate:conditional_vae (docs/synthetic.md)"
+                "fedcore.models.generate:conditional_vae or "
+                "fedcore.models.adversarial:conditional_gan (docs/synthetic.md)"
             )
         load_params(module, release.params)
         self._module = module.eval()
@@ -80,9 +82,17 @@ class Generator:
         """Of a site's subjects, write what their other images let expect of those they lack.
 
         Below ``synthetic.FOLDER``, which no plan reads: it never counts as an image of theirs.
-        Returns modality → how many were filled in. Raises as ``subjects.each``.
+        Returns modality → how many were filled in. Raises as ``subjects.each``, and ConfigError if
+        the model has no way back from images.
         """
-        task, names = self.plan.task, self._module.modalities
+        module, task = self._module, self.plan.task
+        if not isinstance(module, ConditionalVae):
+            raise ConfigError(
+                f"{self.plan.name}: a {type(module).__name__} draws subjects and does not fill in: "
+                "nothing in it tells what a subject's other images let expect; the model "
+                "fedcore.models.generate:conditional_vae does"
+            )
+        names = module.modalities
         filled = dict.fromkeys(names, 0)
         site = SiteData(task, files, self.plan.purpose)
         known = ("shape", "spacing_mm", "label", "prefix", "consent_column")
@@ -94,7 +104,7 @@ class Generator:
                 continue
             batch, _ = bids.BidsDataset(names, (), (example,)).collate([(dict(example.images), 0)])
             with torch.no_grad():
-                expected = self._module.expected(batch)
+                expected = module.expected(batch)
             images = {name: expected[name][0, 0].numpy() for name in absent}
             grid = loaded.prepared.grid
             affine = None if grid is None else grid.affine

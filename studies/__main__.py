@@ -25,12 +25,10 @@ from studies import (
     unseen,
 )
 
-STUDIES = {
-    "audit": audit.main, "bytes": bytes.main, "curve": curve.main, "synthetic": synthetic.main,
-}  # fmt: skip
+STUDIES = {"audit": audit.main, "bytes": bytes.main, "curve": curve.main}
 EVIDENCE = {
     "fairness": fairness.main, "fusion": fusion.main, "methods": methods.main,
-    "skewed": skewed.main, "unseen": unseen.main,
+    "skewed": skewed.main, "synthetic": synthetic.main, "unseen": unseen.main,
 }  # fmt: skip
 ALL = [*STUDIES, *EVIDENCE]
 

@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
 from fedcore.cli import app
@@ -18,10 +19,12 @@ from fedcore.config.plan import Plan
 from fedcore.data import bids
 from fedcore.data.site import SiteData
 from fedcore.errors import ConfigError
+from fedcore.models.adversarial import ConditionalGan
 from fedcore.models.initial import build_model
 from fedcore.registry.api import Registry
 from fedcore.store.filesystem import FilesystemStore
 from fedcore.training.state import get_params
+from studies.synthetic import GAN, adversarial
 
 SHIPPED = Path(__file__).parents[1] / "plans" / "brain_tumour_synthetic.yaml"
 FEDERATION = """
@@ -191,9 +194,24 @@ def test_what_cannot_be_is_said(place: Workplace) -> None:
             place.run(*arguments)
 
 
+def test_the_other_model_draws_too_and_says_why_it_fills_in_nothing(place: Workplace) -> None:
+    fields = place.plan.model_dump(mode="json") | {"name": "adversarial"}
+    function = "fedcore.models.adversarial:conditional_gan"
+    fields["task"]["model"] = {"function": function, "arguments": {"shape": [8, 10, 8]}}
+    fields["task"]["metrics"] = {"memorisation": 20}
+    place.plan = Plan.model_validate(fields)
+    release(FilesystemStore(place.folder / "exchange"), place.plan)
+    made = place.folder / "made"
+    place.run("--into", made, "--count", 2)
+    assert len(place.read(made, synthetic=True)["train"]) == 2
+    with pytest.raises(ConfigError, match="draws subjects and does not fill in"):
+        place.run("--into", place.folder / "filled", "--fill", made)
+
+
 def test_a_classifier_generates_nothing(place: Workplace) -> None:
     fields = place.plan.model_dump(mode="json") | {"name": "other"}
     fields["task"]["model"] = {"function": "fedcore.models.build:classifier", "arguments": {}}
+    fields["task"]["metrics"] = {}
     place.plan = Plan.model_validate(fields)
     release(FilesystemStore(place.folder / "exchange"), place.plan)
     with pytest.raises(ConfigError, match="generates nothing"):
@@ -213,3 +231,13 @@ def test_the_shipped_plan_builds_its_model() -> None:
     torch.manual_seed(0)
     sizes = [array.size for array in get_params(build_model(plans.load(SHIPPED))).values()]
     assert sum(sizes) == 4 * (1200 * 64 + 64 + 32 * 9600 + 9600 + 4 * 9600) + 4 * 64
+
+
+def test_the_other_model_is_a_comment_in_the_shipped_plan() -> None:
+    """Its lines, without the marks, are what the study judges."""
+    _, _, comment = SHIPPED.read_text().partition("# A GAN instead")
+    lines = [line[2:] for line in comment.splitlines()[1:] if line.startswith("# ")]
+    read = YAML(typ="safe", pure=True)
+    inside, own = (read.load("\n".join(part)) for part in (lines[:4], lines[4:]))
+    assert inside | own == GAN
+    assert isinstance(build_model(adversarial(plans.load(SHIPPED))), ConditionalGan)

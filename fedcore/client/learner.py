@@ -15,6 +15,7 @@ import numpy as np
 from fedcore import params as flat
 from fedcore import seeds
 from fedcore.aggregation import nova, qfair, scaffold, weights
+from fedcore.client import generated
 from fedcore.client.personal import Personal
 from fedcore.client.pretraining import pretrained
 from fedcore.compression import feedback
@@ -159,6 +160,9 @@ class Learner:
             num_classes=len(self._plan.task.classes),
             min_cell=self._min_cell,
         )
+        statistics |= generated.statistics(
+            self._plan, self._module, self._data, order.split, min_cell=self._min_cell
+        )
         measurements = {"seconds.evaluate": time.perf_counter() - started}
         if model is not None:
             state.load_params(self._module, {**self._local, **params})
@@ -257,7 +261,7 @@ class Learner:
         """What training comes to from the server's params, and the errors of pre-training."""
         begin = self._own(params, personal)
         state.load_params(self._module, begin)
-        encoders, errors = pretrained(self._plan, order, self._module, dataset)
+        encoders, errors = pretrained(self._plan, order, self._module, dataset, self._min_cell)
         state.load_params(self._module, {**begin, **encoders})
         seed = seeds.derive(self._plan.seed, "train", order.site, order.round_num)
         return self._trained(dataset, seed, noise_key, variates), errors

@@ -27,14 +27,15 @@ from fedcore.training import local
 
 
 def pretrained(
-    plan: Plan, order: TrainOrder, module: nn.Module, dataset: Any
+    plan: Plan, order: TrainOrder, module: nn.Module, dataset: Any, min_cell: int
 ) -> tuple[dict[str, FloatArray], dict[str, float]]:
-    """Params of ``module`` that pre-training changed, by name; and the first and the last epoch's
-    mean squared error by modality.
+    """Params of ``module`` that pre-training changed, by name; and what it reached by modality: the
+    number of images, and their mean squared error in the first and the last epoch.
 
-    Nothing in later rounds, and nothing of a modality that no training subject of the site has. The
-    same for the same order and data. ``module`` stays as it is. Raises ConfigError where it has no
-    encoder of that name that is trained.
+    Nothing in later rounds, and nothing of a modality that no training subject of the site has. Of
+    fewer than ``min_cell`` images no error is told. The same for the same order and data.
+    ``module`` stays as it is. Raises ConfigError where it has no encoder of that name that is
+    trained.
     """
     how, changed, errors = plan.training.pretraining, dict[str, FloatArray](), dict[str, float]()
     if how is None or order.round_num >= how.rounds:
@@ -58,8 +59,10 @@ def pretrained(
         for name, array in result.params.items():
             if name.startswith("trunk."):
                 changed[f"encoder.{modality}.{name.removeprefix('trunk.')}"] = array
-        errors[f"pretraining.{modality}.first"] = result.measurements["loss_first"]
-        errors[f"pretraining.{modality}.last"] = result.measurements["loss"]
+        if len(images) >= min_cell:
+            errors[f"pretraining.{modality}.images"] = float(len(images))
+            errors[f"pretraining.{modality}.first"] = result.measurements["loss_first"]
+            errors[f"pretraining.{modality}.last"] = result.measurements["loss"]
     return changed, errors
 
 

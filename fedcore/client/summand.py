@@ -9,7 +9,7 @@ from typing import Protocol
 
 from fedcore import params as flat
 from fedcore import seeds
-from fedcore.config.functions import resolve
+from fedcore.config import counting
 from fedcore.config.plan import Plan
 from fedcore.evaluation import tally
 from fedcore.params import Params
@@ -103,8 +103,7 @@ class StatisticsSummand:
 
     def make(self, _divided: Division, _only: frozenset[str], /) -> tuple[Parts, SealedEvaluation]:
         task, evaluation = self.plan.task, self.evaluate()
-        layout = tally.layout_of(resolve(task.metrics.collect), len(task.classes))
-        words = tally.words(evaluation.statistics, layout)
+        words = tally.words(evaluation.statistics, counting.layout(task))
         return Parts(masked=words), _cover_of_statistics(evaluation)
 
 

@@ -69,9 +69,7 @@ def disclosure(plan: Mapping[str, Any]) -> list[Answer]:
         ("Which parts of the model a site trained", _of_the_weights(secure)),
         ("A site's loss, size of update and modalities", NOT_TOLD if hidden else "told"),
         *([("What a site tells beside the weights", told)] if told else []),
-        ("A site's evaluation", "nothing: its counts are summed behind masks" if
-         hides_figures(plan) else "counts by class and by group; groups smaller than the site's "
-         "policy allows are left out"),
+        ("A site's evaluation", _of_the_evaluation(plan)),
         ("Who takes part", "told in every mode, with the number of subjects, how many were left "
          "out and why, and how long each step took"),
         ("Who could undo this", _undone_by(secure)),
@@ -158,6 +156,18 @@ def _beside_the_weights(plan: Mapping[str, Any]) -> str:
         found.append("its training loss, in its weight")
     how = ", as part of its update: hidden as that is" if hides_sites(plan) else ""
     return " and ".join(found) + how if found else ""
+
+
+def _of_the_evaluation(plan: Mapping[str, Any]) -> str:
+    if hides_figures(plan):
+        return "nothing: its counts are summed behind masks"
+    metrics = (plan.get("task") or {}).get("metrics") or {}
+    told = ["counts by class", "by group"]
+    if metrics.get("reconstruction"):
+        told.append("by modality how far reconstructed images are off")
+    if metrics.get("memorisation"):
+        told.append("by distance to the nearest subject whom the model draws")
+    return f"{_listed(told)}; groups smaller than the site's policy allows are left out"
 
 
 def _undone_by(secure: SecureAggregation) -> str:

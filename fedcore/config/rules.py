@@ -425,6 +425,11 @@ def _against_statistics(plan: Plan) -> list[str]:
                 f"{where}whole each time, so that feedback would count twice what was left of it; "
                 "remove feedback, and stages that leave values out"
             )
+    if plan.task.metrics.memorisation > 0 and plan.privacy.subject is not None:
+        faults.append(
+            "task.metrics: memorisation counts those trained on without the noise of "
+            "privacy.subject; remove one"
+        )
     return faults
 
 

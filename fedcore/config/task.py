@@ -178,6 +178,14 @@ class Metrics(Section):
 
     collect: Function = Function(function="fedcore.evaluation.metrics:collect")
     summarise: Function = Function(function="fedcore.evaluation.metrics:summarise")
+    reconstruction: bool = Field(
+        default=False, description="also by modality the mean squared error of the images that the "
+        "model reconstructs, of a model that does"
+    )  # fmt: skip
+    memorisation: int = Field(
+        default=0, ge=0, description="at the end also how near so many subjects whom the model "
+        "draws come to those trained on and to those held out; 0 = not counted"
+    )  # fmt: skip
 
 
 class Task(Section):

@@ -11,21 +11,34 @@ Meehan et al. 2020 (https://arxiv.org/abs/2004.05675).
 If nobody was memorised, who was trained on is as good as drawn by lot. Drawing it anew gives the
 statistic's distribution: an exact test, whatever the distance is.
 
+**Over sites** (``collect``) only counts of subjects by distance leave, the same bins everywhere, so
+that merged sites give what pooled subjects do, but for ties within a bin (1 % of a distance). Its
+limits are then those of an AUC (``intervals.auc``): who was trained on cannot be drawn anew.
+
 What it cannot see: a copy in which the distance sees no likeness, and one subject among many. It is
 no bound on what can be told; that is what ``privacy.subject`` is for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedcore.errors import DataError, UpdateRejected
+from fedcore.evaluation import intervals
+from fedcore.evaluation.slices import FloatArray, malformed
+from fedcore.records import Statistics
 from fedcore.seeds import generator
 
 Distances = NDArray[np.floating[Any]]
+
+KEY = "memorisation"
+
+_BINS, _FAR = 512, 4.0  # equal steps of log2 of the distance, within ± 4
 
 
 @dataclass(frozen=True)
@@ -74,6 +87,59 @@ def memorisation(
     low, high = np.quantile(chance, [0.025, 0.975])
     as_large = int((chance >= found - 1e-9).sum())
     return Memorisation(found, float(low), float(high), (as_large + 1) / (draws + 1))
+
+
+def collect(
+    train: Distances | Sequence[float], held_out: Distances | Sequence[float], *, min_cell: int
+) -> dict[str, FloatArray]:
+    """One site's subjects by the distance to the nearest synthetic one: ``memorisation`` (2, 512),
+    of those trained on and of those held out. Of fewer than ``min_cell`` of either, none is told.
+
+    Raises DataError where a distance is not a number.
+
+    >>> collect([0.5, 2.0], [1.0, 1.0], min_cell=2)["memorisation"].sum(axis=1).tolist()
+    [2.0, 2.0]
+    """
+    sides = [np.asarray(side, np.float64) for side in (train, held_out)]
+    if any(np.isnan(side).any() for side in sides):
+        raise DataError(
+            "a distance to a synthetic subject is not a number; did training diverge?",
+            reason="distances that are not numbers",
+        )
+    found = np.zeros((2, _BINS))
+    if min(map(len, sides)) >= min_cell:
+        found = np.stack([_binned(side) for side in sides])
+    return {KEY: found}
+
+
+def layout() -> dict[str, tuple[int, ...]]:
+    """What ``collect`` gives: name → shape."""
+    return {KEY: (2, _BINS)}
+
+
+def figures(statistics: Statistics) -> dict[str, Any]:
+    """``{value, low, high, trained_on, held_out}``: ``closeness`` over the sites' subjects with its
+    95 % limits, None where undefined, and how many subjects those are.
+
+    Raises UpdateRejected where nobody counted so.
+
+    >>> figures(collect([0.1, 0.2, 0.3], [0.4, 0.5, 0.6], min_cell=1))["value"]
+    1.0
+    """
+    counts = np.asarray(statistics.get(KEY, np.zeros((2, _BINS))), np.float64)
+    fault = malformed({KEY: counts}, {KEY: np.zeros((2, _BINS))})
+    if fault is not None:
+        raise UpdateRejected(f"statistics of the memorisation: {fault}")
+    train, held_out = counts
+    closeness = intervals.auc(held_out, train).plain()[0]
+    return {**closeness, "trained_on": int(train.sum()), "held_out": int(held_out.sum())}
+
+
+def _binned(distances: FloatArray) -> FloatArray:
+    with np.errstate(divide="ignore"):
+        place = (np.clip(np.log2(distances) / _FAR, -1, 1) + 1) / 2 * _BINS
+    bins = np.minimum(place.astype(np.int64), _BINS - 1)
+    return np.bincount(bins, minlength=_BINS).astype(np.float64)
 
 
 def _ranks(values: Distances) -> NDArray[np.float64]:

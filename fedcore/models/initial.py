@@ -12,6 +12,7 @@ from fedcore.aggregation.statistics import EMPHASIS, GROUPS, MOMENTS
 from fedcore.config.functions import resolve
 from fedcore.config.learning import Training
 from fedcore.config.plan import Plan
+from fedcore.config.task import Metrics
 from fedcore.errors import ConfigError
 from fedcore.models.mend import mended
 
@@ -32,9 +33,23 @@ def build_model(plan: Plan) -> nn.Module:
             f"{plan.task.model.function} returned {type(module).__name__}; the plan's model "
             "function must return a torch.nn.Module"
         )
+    _check_metrics(module, plan.task.metrics)
     _freeze(module, plan.training)
     _add_statistics(module, plan.training)
     return module
+
+
+def _check_metrics(module: nn.Module, metrics: Metrics) -> None:
+    """Raises ConfigError where the plan asks how good images are that the model does not make."""
+    for field, asked, method in (
+        ("reconstruction", metrics.reconstruction, "expected"),
+        ("memorisation", metrics.memorisation > 0, "sample"),
+    ):
+        if asked and not hasattr(module, method):
+            raise ConfigError(
+                f"task.metrics: {field}: a {type(module).__name__} has no {method}(); remove it, "
+                "or use a model that has, as fedcore.models.generate:conditional_vae"
+            )
 
 
 def _add_statistics(module: nn.Module, training: Training) -> None:

@@ -37,6 +37,7 @@ def render(run: RunReport) -> str:
             headline=headline(run.final.get("overall") or {}),
             verdict_word=words.verdict_word(run.verdict),
             guarantee=words.guarantee(run.privacy),
+            pretraining=words.pretraining(run),
             attendance=words.attendance(run),
             hidden=disclosure.hides_sites(run.plan),
             hides_figures=disclosure.hides_figures(run.plan),

@@ -19,7 +19,9 @@ class RunReport:
     confusion: [[int]] (row = true class, column = predicted), roc: {class: {fpr: [], tpr: []}},
     reliability: [{confidence, observed, num_examples}], undefined: [class]}``:
 
-    Of a segmentation ``M`` is as ``evaluation.overlap.figures`` has it, and ``history`` holds
+    Of a model that reconstructs, ``M`` of all subjects has ``reconstruction: {modality:
+    {num_examples, **I}}``, of one that draws ``memorisation: {trained_on, held_out, **I}``. Of a
+    segmentation ``M`` is as ``evaluation.overlap.figures`` has it, and ``history`` holds
     ``dice`` and ``sensitivity`` in place of ``macro_auc`` and ``accuracy``.
 
     - ``plan``: ``Plan.model_dump()``; ``started``, ``ended``: ISO 8601
@@ -27,6 +29,8 @@ class RunReport:
       accuracy: I, loss: {site: value}, bytes_up, bytes_down, seconds: {phase: s},
       update_norm: {site: value}, update_bytes}``: the bytes of a round and of the validation after
       it, and of the former those of the updates and the conversation about them
+    - ``pretraining``: ``{modality: {sites, images, first, last}}``: the mean squared error that its
+      encoder reached by reconstruction, in the first and the last epoch
     - ``params_bytes``: of the params as float32
     - ``bytes``: ``{phase: {up, down}}`` over all sites; ``bytes_as_float32``: what the params and
       updates of all rounds would have been uncoded
@@ -58,6 +62,7 @@ class RunReport:
     ended: str | None = None
     version: str | None = None
     history: Sequence[Record] = ()
+    pretraining: Mapping[str, Record] = field(default_factory=dict)
     final: Record = field(default_factory=dict)
     sites: Mapping[str, Record] = field(default_factory=dict)
     fairness: Mapping[str, Record] = field(default_factory=dict)

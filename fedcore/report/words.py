@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedcore.evaluation.headline import headline
-from fedcore.report.numbers import bounds, finite, scientific
+from fedcore.report.numbers import bounds, count, finite, scientific, share
 from fedcore.report.run import Record, RunReport
 
 
@@ -149,6 +149,17 @@ def guarantee(privacy: Record | None) -> list[str]:
         sentences.append("It speaks of a whole site's contribution to the published model, "
                          "and says nothing of what people can see at the site itself.")  # fmt: skip
     return sentences
+
+
+def pretraining(run: RunReport) -> list[str]:
+    """What the encoders that began by reconstruction reached, over the sites."""
+    return [
+        f"The encoder of {modality} began by reconstructing the sites' own images "
+        f"({count(of.get('images'))} at {count(of.get('sites'))} sites). Their mean squared error "
+        f"was {share(of.get('first'), 3)} in the first epoch and {share(of.get('last'), 3)} in the "
+        "last."
+        for modality, of in run.pretraining.items()
+    ]
 
 
 @dataclass(frozen=True)

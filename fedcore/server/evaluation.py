@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedcore.config.functions import resolve
+from fedcore.config import counting
 from fedcore.errors import NotFound, UpdateRejected
 from fedcore.evaluation.metrics import merge
 from fedcore.evaluation.tally import LARGEST
@@ -86,9 +86,7 @@ def commit(run: Run, record: EvaluationRecord) -> EvaluationRecord:
 
 def summarise(run: Run, statistics: Statistics) -> dict[str, Any]:
     """The plan's figures of these statistics. Raises UpdateRejected where nobody counted so."""
-    task = run.plan.task
-    summary: dict[str, Any] = resolve(task.metrics.summarise)(statistics, task.classes)
-    return summary
+    return counting.summarise(run.plan.task, statistics)
 
 
 def deviations(said: Measurements) -> dict[str, float]:

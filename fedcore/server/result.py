@@ -23,6 +23,8 @@ from fedcore.server.run import Run, RunFile, load_state, params_digest, record_o
 from fedcore.store.envelope import load_key
 from fedcore.store.exchange import Exchange
 
+_EPOCHS = ("first", "last")
+
 
 def result_of(run: Run, version: int | None = None) -> dict[str, Any]:
     """The finished run as plain data, with the fields of a RunReport.
@@ -49,6 +51,7 @@ def result_of(run: Run, version: int | None = None) -> dict[str, Any]:
         "started": opened.created if opened is not None else None,
         "version": __version__,
         "history": [_round(r, e) for r, e in zip(rounds, checks, strict=True)],
+        "pretraining": _pretraining(run.plan, rounds),
         "final": final.summary,
         "sites": {
             site: _site(site, data.get(site, {}), left_out.get(site, {}), rounds, final)
@@ -107,6 +110,27 @@ def headline(result: Mapping[str, Any]) -> dict[str, Any]:
         "verdict": {name: result["verdict"][name] for name in ("passed", "reasons")},
         **{name: result[name] for name in kept},
     }
+
+
+def _pretraining(plan: Plan, rounds: Sequence[RoundRecord]) -> dict[str, dict[str, float]]:
+    """Modality → what its encoder reached by reconstruction, of all images that sites told of."""
+    how = plan.training.pretraining
+    found = {name: _reached(name, rounds) for name in (how.modalities if how else ())}
+    return {name: of for name, of in found.items() if of}
+
+
+def _reached(modality: str, rounds: Sequence[RoundRecord]) -> dict[str, float]:
+    """How many images at how many sites, and their mean squared error in the first and the last
+    epoch; of each site the last time. Empty if none told."""
+    told: dict[str, list[float]] = {}
+    for site, said in (item for record in rounds for item in record.measurements.items()):
+        of = [said.get(f"pretraining.{modality}.{what}", 0.0) for what in ("images", *_EPOCHS)]
+        if of[0] > 0:
+            told[site] = of
+    images = sum(number for number, *_ in told.values())
+    errors = [sum(of[0] * of[i + 1] for of in told.values()) for i, _ in enumerate(_EPOCHS)]
+    means = {epoch: of / images for epoch, of in zip(_EPOCHS, errors, strict=True) if told}
+    return {"sites": float(len(told)), "images": images, **means} if told else {}
 
 
 def _bytes(parts: Sequence[RoundRecord | EvaluationRecord]) -> dict[str, int]:

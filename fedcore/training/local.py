@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Protocol, cast
@@ -164,6 +164,11 @@ def voxel_counts(called: Tensor, target: Tensor, classes: int) -> tuple[Tensor, 
     found = [torch.stack([(c & t).flatten(1).sum(1), c.flatten(1).sum(1)], 1) for c, t in of_class]
     true = [t.flatten(1).sum(1) for _, t in of_class]
     return torch.stack(found, dim=1).double(), torch.stack(true, dim=1)
+
+
+def batches(dataset: Examples, size: int) -> Iterable[tuple[Any, Tensor]]:
+    """All of the dataset, in its order. Raises DataError if it is empty."""
+    return _loader(dataset, size)
 
 
 def first_batch(dataset: Examples, training: Training) -> tuple[Inputs, Tensor]:

@@ -17,6 +17,8 @@ from fedcore.models.decision import Stacked
 from fedcore.models.initial import build_model
 from fedcore.params import Params, digest, modules
 from fedcore.records import ClientUpdate, TrainOrder
+from fedcore.server import release
+from fedcore.server.result import result_of
 from fedcore.server.run import load_state
 from fedcore.store.memory import MemoryStore
 from fedcore.training.state import get_params
@@ -28,10 +30,12 @@ def plan(**training: object) -> Plan:
     return imaged.plan(training={"pretraining": PRETRAINING, **training}, privacy={})
 
 
-def update(what: Plan, *, every: int = 2, round_num: int = 0, site: str = "north") -> ClientUpdate:
+def update(
+    what: Plan, *, every: int = 2, round_num: int = 0, site: str = "north", min_cell: int = 1
+) -> ClientUpdate:
     """What a client that was just started sends."""
     params = get_params(build_model(what))
-    learner = Learner(what, imaged.stores(**{site: every})[site], min_cell=1)
+    learner = Learner(what, imaged.stores(**{site: every})[site], min_cell=min_cell)
     order = TrainOrder(
         site=site, seq=round_num, round_num=round_num, params_digest=digest(params),
         plan_digest=what.digest, run_id="run-1",
@@ -51,6 +55,15 @@ def test_it_learns_to_reconstruct_and_the_decoder_stays() -> None:
     plain = update(imaged.plan(privacy={}))
     assert distance(sent.update, plain.update, "encoder.pet.low") > 0.01
     assert sent.weights == plain.weights
+
+
+def test_of_few_images_no_error_is_told() -> None:
+    """Six of the twelve subjects have a PET."""
+    told = {name for name in update(plan(), min_cell=6).measurements if "pretraining" in name}
+    assert told == {f"pretraining.pet.{what}" for what in ("images", "first", "last")}
+    few = update(plan(), min_cell=7)
+    assert not [name for name in few.measurements if "pretraining" in name]
+    assert digest(few.update) == digest(update(plan()).update)
 
 
 def test_a_client_started_again_sends_the_same() -> None:
@@ -84,6 +97,23 @@ def test_behind_masks_the_sum_is_that_of_the_plain_run() -> None:
         assert not record.dropped
         states.append(load_state(run, 1).params)
     assert distance(states[0], states[1], "") < 1e-5
+
+
+def test_what_the_sites_reached_is_one_figure_over_all_images() -> None:
+    store, data = MemoryStore(), imaged.stores(north=2, east=1)
+    launcher = toy.InlineLauncher(store, data, policies=imaged.policies())
+    run = toy.open_toy(
+        store, imaged.plan(rounds=1, training={"pretraining": PRETRAINING}, privacy={})
+    )
+    (record,), _ = toy.play(run, launcher)
+    release.judge(run, toy.evaluate(run, 1, "test", launcher))
+    reached = result_of(run)["pretraining"]["pet"]
+    assert (reached["sites"], reached["images"]) == (2, 6 + 12)
+    for epoch in ("first", "last"):
+        north, east = (
+            record.measurements[site][f"pretraining.pet.{epoch}"] for site in ("north", "east")
+        )
+        assert reached[epoch] == pytest.approx((6 * north + 12 * east) / 18)
 
 
 @pytest.mark.parametrize("fusion", ["sum", "decision_stacking"])

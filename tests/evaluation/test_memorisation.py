@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fedcore.evaluation.memorisation import Memorisation, memorisation
+from fedcore.errors import DataError, UpdateRejected
+from fedcore.evaluation.memorisation import (
+    KEY,
+    Memorisation,
+    collect,
+    figures,
+    layout,
+    memorisation,
+)
+from fedcore.evaluation.metrics import merge
 
 Points = NDArray[np.float64]
 
@@ -71,3 +80,35 @@ def test_what_cannot_be_judged_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         memorisation(np.array(train), np.array(held_out))
+
+
+def test_sites_that_count_say_what_pooled_distances_do() -> None:
+    rng = np.random.default_rng(4)
+    train, held_out = rng.gamma(20, 0.04, 120), rng.gamma(20, 0.05, 60)
+    sites = [collect(train[i::3], held_out[i::3], min_cell=5) for i in range(3)]
+    merged = merge(sites)
+    assert {name: array.shape for name, array in merged.items()} == layout()
+    np.testing.assert_array_equal(merged[KEY], collect(train, held_out, min_cell=5)[KEY])
+    found = figures(merged)
+    assert (found["trained_on"], found["held_out"]) == (120, 60)
+    assert found["value"] == pytest.approx(memorisation(train, held_out).closeness, abs=0.01)
+    assert 0.5 < found["low"] < found["value"] < found["high"]
+
+
+def test_of_few_subjects_trained_on_or_held_out_nothing_is_told() -> None:
+    assert not collect(np.ones(9), np.ones(4), min_cell=5)[KEY].any()
+    assert not collect(np.ones(4), np.ones(9), min_cell=5)[KEY].any()
+    nothing = figures(collect([], [], min_cell=5))
+    assert (nothing["value"], nothing["trained_on"]) == (None, 0)
+
+
+def test_a_copy_to_the_voxel_is_counted() -> None:
+    assert figures(collect([0.0], [np.inf], min_cell=1))["value"] == 1.0
+
+
+def test_what_is_no_distance_and_no_count_is_refused() -> None:
+    with pytest.raises(DataError, match="did training diverge"):
+        collect([np.nan], [1.0], min_cell=1)
+    for wrong, said in ((np.zeros((2, 3)), "has shape"), (np.full((2, 512), 0.5), "whole numbers")):
+        with pytest.raises(UpdateRejected, match=said):
+            figures({KEY: wrong})

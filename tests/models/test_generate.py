@@ -21,8 +21,8 @@ from fedcore.models.mend import mended
 from fedcore.params import modules
 from fedcore.registry import onnx
 from fedcore.training import dpsgd, local
+from fedcore.training.nearest import drawn, to_nearest
 from fedcore.training.state import load_params
-from studies.synthetic import to_nearest
 
 Make = Callable[..., dict[str, Tensor]]
 EVERY_PATTERN = [list(pattern) for pattern in product([0, 1], repeat=3)]
@@ -190,10 +190,8 @@ def test_a_generator_that_was_overfitted_is_found_and_one_of_others_subjects_is_
     task: Task,
 ) -> None:
     def judged(model: ConditionalVae, train: Heads, held_out: Heads) -> Memorisation:
-        classes = torch.arange(60) % CLASSES
-        with torch.no_grad():
-            drawn = model.sample(classes, torch.Generator().manual_seed(1))
-        return memorisation(*(to_nearest(heads, drawn) for heads in (train, held_out)))
+        made = drawn(model, 60, CLASSES, seed=1)
+        return memorisation(*(to_nearest(heads, made) for heads in (train, held_out)))
 
     train, held_out = Heads(24, seed=1), Heads(24, seed=2)
     found = judged(trained(task, train, latent=24, correlated=1.0), train, held_out)
@@ -214,8 +212,8 @@ def test_the_export_agrees_for_every_pattern(model: ConditionalVae, make_inputs:
     ("arguments", "said"),
     [
         ({"shape": [8, 8]}, "three sizes"),
-        ({"shape": SHAPE, "latent": 0}, "must be positive"),
-        ({"shape": SHAPE, "correlated": 0.0}, "must be positive"),
+        ({"shape": SHAPE, "latent": 0}, "latent must be positive"),
+        ({"shape": SHAPE, "correlated": 0.0}, "correlated must be positive"),
         ({"shape": SHAPE, "modality_dropout": 1.0}, "must lie in"),
     ],
 )

@@ -41,6 +41,17 @@ def test_page_is_well_formed_and_ids_are_unique(page):
     assert len(ids) == len(set(ids))
 
 
+def test_how_far_reconstructed_images_are_off_is_a_table():
+    figures = {
+        "pet": {"num_examples": 41, "value": 0.2512, "low": 0.2011, "high": 0.3},
+        "ct": {"num_examples": 0, "value": None, "low": None, "high": None},
+    }
+    shown = bare(final={"overall": {"reconstruction": figures}}).text
+    assert "0.2512 0.2011–0.3000" in shown
+    assert "ct 0 not measured" in shown
+    assert "Images as the model has them" not in bare().text
+
+
 def test_nothing_is_loaded_from_elsewhere_and_nothing_runs(html, page):
     assert not page.all("script")
     for tag, attributes in page.tags:

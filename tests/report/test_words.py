@@ -6,6 +6,7 @@ from fedcore.report.words import (
     attendance,
     guarantee,
     largest_gap,
+    pretraining,
     verdict_word,
     worst_site_of,
 )
@@ -30,6 +31,14 @@ def test_a_weak_guarantee_is_called_weak():
     said = " ".join(guarantee({"unit": "site", "epsilon": 50.0, "delta": 1e-5}))
     assert "weak" in said
     assert "more than 10⁸ times" in said
+
+
+def test_what_pretraining_reached_is_one_sentence_a_modality():
+    reached = {"pet": {"sites": 3.0, "images": 41.0, "first": 0.9512, "last": 0.2}}
+    (said,) = pretraining(run(pretraining=reached))
+    assert "(41 at 3 sites)" in said
+    assert "was 0.951 in the first epoch and 0.200 in the last" in said
+    assert pretraining(run()) == []
 
 
 @pytest.mark.parametrize(

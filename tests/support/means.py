@@ -6,6 +6,7 @@ As a data set for ``local.train``, and as the dataset function that a plan names
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -73,18 +74,22 @@ def dataset(site: SiteData) -> dict[str, Heads]:
     return made
 
 
-def plan(rounds: int = 3, **sections: Any) -> Plan:
-    """The toy plan with the generative model on these heads."""
+def plan(
+    rounds: int = 3, model: str = "generate:conditional_vae", *,
+    metrics: Mapping[str, Any] | None = None, **sections: Any,
+) -> Plan:  # fmt: skip
+    """The toy plan with a generative model on these heads."""
     mr = {"kind": "mr", "path": "anat/*.nii.gz"}
     task = {
         "classes": ["a", "b", "c"],
         "modalities": dict.fromkeys(NAMES, mr),
         "dataset": {"function": "means:dataset"},
         "model": {
-            "function": "fedcore.models.generate:conditional_vae",
+            "function": f"fedcore.models.{model}",
             "arguments": {"shape": list(SHAPE), "latent": 4, "flip": False},
         },
         "loss": {"function": "torch.nn.functional:nll_loss"},
+        "metrics": metrics or {},
     }
     training = {"epochs": 10, "batch_size": 8, "learning_rate": 0.03}
     fields = {"task": task, "training": training, "privacy": {"clip_norm": 100.0}, **sections}

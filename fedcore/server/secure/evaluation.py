@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from fedcore.config.functions import resolve
+from fedcore.config import counting
 from fedcore.errors import UpdateRejected
 from fedcore.evaluation import tally
 from fedcore.launch.api import Launcher
@@ -69,5 +69,4 @@ def _summary(agreed: Agreement, opened: Opened) -> dict[str, Any]:
 
 
 def _layout(run: Run) -> tally.Layout:
-    task = run.plan.task
-    return tally.layout_of(resolve(task.metrics.collect), len(task.classes))
+    return counting.layout(run.plan.task)
