@@ -116,12 +116,20 @@ def trained_on(plan: Plan, data: Datasets, sites: Sequence[str]) -> Params:
 
 
 def macro_auc(plan: Plan, params: Params, data: Datasets) -> float | None:
-    """On the held-out subjects of all sites together."""
+    """The headline figure, of a segmentation Dice."""
+    summary = summarised(plan, params, data)
+    return headline(summary["overall"]).value(summary)
+
+
+def summarised(plan: Plan, params: Params, data: Datasets, *, min_cell: int = 5) -> dict[str, Any]:
+    """All figures on the held-out subjects of all sites together."""
     module = build_model(plan)
     load_params(module, params)
     held_out = Pooled([splits["test"] for splits in data.values()])
     scores, targets = local.predict(module, held_out, plan.training)
     metrics, classes = plan.task.metrics, plan.task.classes
-    statistics = resolve(metrics.collect)(scores, targets, {}, num_classes=len(classes))
-    summary = resolve(metrics.summarise)(statistics, classes)
-    return headline(summary["overall"]).value(summary)
+    statistics = resolve(metrics.collect)(
+        scores, targets, {}, num_classes=len(classes), min_cell=min_cell
+    )
+    found: dict[str, Any] = resolve(metrics.summarise)(statistics, classes)
+    return found

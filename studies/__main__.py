@@ -20,6 +20,7 @@ from studies import (
     page,
     results,
     rows,
+    segmentation,
     skewed,
     synthetic,
     unseen,
@@ -28,7 +29,8 @@ from studies import (
 STUDIES = {"audit": audit.main, "bytes": bytes.main, "curve": curve.main}
 EVIDENCE = {
     "fairness": fairness.main, "fusion": fusion.main, "methods": methods.main,
-    "skewed": skewed.main, "synthetic": synthetic.main, "unseen": unseen.main,
+    "segmentation": segmentation.main, "skewed": skewed.main, "synthetic": synthetic.main,
+    "unseen": unseen.main,
 }  # fmt: skip
 ALL = [*STUDIES, *EVIDENCE]
 

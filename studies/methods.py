@@ -17,7 +17,7 @@ from fedcore.config.plan import Plan
 from fedcore.store.memory import MemoryStore
 from studies.federation import data_of, macro_auc, trained
 from studies.jobs import played
-from studies.rows import Row, row
+from studies.rows import Row, goals, row
 from studies.settings import SETTINGS, Sections, sites_of, small_plan
 
 SEEDS = range(3)
@@ -69,12 +69,10 @@ def judged(setting: str, found: Mapping[str, Sequence[float]]) -> list[Row]:
     rows = {name: row("methods", setting, name, "macro_auc", aucs) for name, aucs in found.items()}
     best = max(METHODS, key=lambda name: rows[name].mean)
     alone = max(rows[name].mean for name in rows if name.endswith(" alone"))
-    share = [of / all_ for of, all_ in zip(found[best], found[CENTRALISED], strict=True)]
-    gain = [of - alone for of in found[best]]
+    centralised = found[CENTRALISED]
     return [
         *rows.values(),
-        row("methods", setting, best, "share of centralised macro_auc", share, goal=SHARE),
-        row("methods", setting, best, "macro_auc above the best single site", gain, goal=0.0),
+        *goals(rows[best], found[best], centralised=centralised, alone=alone, share=SHARE),
     ]
 
 

@@ -60,6 +60,29 @@ def gained(
     return rows
 
 
+def goals(
+    of: Row, values: Sequence[float], *, centralised: Sequence[float], alone: float, share: float
+) -> list[Row]:
+    """Whether the federated method of the row ``of`` met its goals, by its ``values`` by seed.
+
+    Its share of what all data in one place come to, seed by seed, is to be ``share``, and it is to
+    be above ``alone``, the mean of the best single site.
+
+    >>> federated = row("fusion", "all", "sum", "macro_auc", [0.9])
+    >>> [r.met for r in goals(federated, [0.9], centralised=[1.0], alone=0.8, share=0.95)]
+    [False, True]
+    """
+    # Where all data came to nothing there is nothing to have a share of: that is no goal met.
+    pairs = zip(values, centralised, strict=True)
+    shares = [value / all_ if all_ > 0 else 0.0 for value, all_ in pairs]
+    gains = [value - alone for value in values]
+    where = (of.study, of.setting, of.method)
+    return [
+        row(*where, f"share of centralised {of.metric}", shares, goal=share),
+        row(*where, f"{of.metric} above the best single site", gains, goal=0.0),
+    ]
+
+
 def write(study: str, rows: Iterable[Row], path: Path = RESULTS) -> None:
     """Put a study's rows in the place of its earlier ones."""
     kept = [r for r in read(path) if r.study != study]

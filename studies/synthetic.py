@@ -52,8 +52,8 @@ GAN: Mapping[str, Any] = {
     },
     "metrics": {"memorisation": 300},
     "training": {
-        "epochs": 4, "batch_size": 8, "optimizer": "adam", "learning_rate": 0.001,
-        "learning_rates": {"encoder.*.template.*": 5.0},
+        "epochs": 4, "batch_size": 8, "optimizer": "adam", "learning_rate": 0.004,
+        "learning_rates": {"encoder.*.outward.*": 0.1},
     },
 }  # fmt: skip
 """What the shipped plan has as a comment, in the place of its own."""

@@ -236,7 +236,7 @@ def test_the_shipped_plan_builds_its_model() -> None:
 def test_the_other_model_is_a_comment_in_the_shipped_plan() -> None:
     """Its lines, without the marks, are what the study judges."""
     _, _, comment = SHIPPED.read_text().partition("# A GAN instead")
-    lines = [line[2:] for line in comment.splitlines()[1:] if line.startswith("# ")]
+    lines = [line[2:] for line in comment.splitlines()[2:] if line.startswith("# ")]
     read = YAML(typ="safe", pure=True)
     inside, own = (read.load("\n".join(part)) for part in (lines[:4], lines[4:]))
     assert inside | own == GAN
