@@ -137,6 +137,12 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
         Option("features as they come"),
         Option("`alignment` set", {"training": {"alignment": {}}}),
     ),
+    "augment": (
+        Option("images as they are"),
+        Option("`augment` set", {
+            "task": {"modalities": {"flair": {"kind": "mr", "path": "*.nii.gz"}}},
+            "training": {"augment": {}}}),
+    ),
     "fair sites": (
         Option("the sites' loss does not count"),
         Option("q-FedAvg (`fairness_q`)",
