@@ -22,7 +22,7 @@ from fedcore.evaluation.headline import headline
 from fedcore.models.initial import build_model
 from fedcore.params import Params
 from fedcore.store.connect import Keys, open_store
-from fedcore.training import local
+from fedcore.training import augment, local
 from fedcore.training.state import load_params
 
 
@@ -111,6 +111,7 @@ def trained_on(plan: Plan, data: Datasets, sites: Sequence[str]) -> Params:
         resolve(plan.task.loss),
         plan.training.model_copy(update=one_model),
         seed=seeds.derive(plan.seed, "baseline", *sites),
+        vary=augment.asked(plan.training, plan.task),
     ).params
 
 

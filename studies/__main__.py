@@ -14,20 +14,23 @@ from studies import (
     audit,
     bytes,
     curve,
+    fairness,
     fusion,
     methods,
     page,
     results,
     rows,
     segmentation,
+    skewed,
     synthetic,
-    unlike,
+    unseen,
 )
 
-STUDIES = {"audit": audit.main, "bytes": bytes.main, "curve": curve.main, "unlike": unlike.main}
+STUDIES = {"audit": audit.main, "bytes": bytes.main, "curve": curve.main}
 EVIDENCE = {
-    "fusion": fusion.main, "methods": methods.main, "segmentation": segmentation.main,
-    "synthetic": synthetic.main,
+    "fairness": fairness.main, "fusion": fusion.main, "methods": methods.main,
+    "segmentation": segmentation.main, "skewed": skewed.main, "synthetic": synthetic.main,
+    "unseen": unseen.main,
 }  # fmt: skip
 ALL = [*STUDIES, *EVIDENCE]
 

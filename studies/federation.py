@@ -202,14 +202,23 @@ def macro_auc(
 ) -> float:  # fmt: skip
     """On the subjects of these splits of all sites. DataError where a site has fewer than
     ``min_cell`` in one."""
+    summary = summarised(plan, sites, params, own, min_cell=min_cell, splits=splits)
+    return float(summary["overall"]["macro_auc"]["value"])
+
+
+def summarised(
+    plan: Plan, sites: Mapping[str, Store], params: Params, own: Own | None = None, *,
+    min_cell: int = 5, splits: Sequence[Split] = ("test",),
+) -> Mapping[str, Any]:  # fmt: skip
+    """All figures of a model on the subjects of these splits, as the server sums them up."""
     plan, statistics = _on_what_is_read(plan), dict[str, Any]()
     for name, split in product(sorted(sites), splits):
         order = EvalOrder("study", name, 0, plan.rounds, plan.digest, "", split=split)
         learner = Learner(plan, sites[name], min_cell=min_cell)
         found = learner.evaluate(order, "", params, None, _personal(own, name, order))
         statistics = merge([statistics, found.statistics])
-    summary = resolve(plan.task.metrics.summarise)(statistics, plan.task.classes)
-    return float(summary["overall"]["macro_auc"]["value"])
+    summary: Mapping[str, Any] = resolve(plan.task.metrics.summarise)(statistics, plan.task.classes)
+    return summary
 
 
 def data_of(plan: Plan, sites: Mapping[str, Store]) -> dict[str, Mapping[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -40,6 +40,24 @@ def row(
     goal = None if goal is None else round(goal, 4)
     met = None if goal is None else mean >= goal
     return Row(study, setting, method, metric, mean, sd, len(values), goal, met)
+
+
+def gained(
+    study: str, setting: str, metric: str, found: Mapping[str, Sequence[float]],
+    *, base: str, goal: float | None = None,
+) -> list[Row]:  # fmt: skip
+    """A row a method of one value a seed, and of what it gained over ``base`` with the same seed.
+
+    >>> [r.mean for r in gained("s", "all", "auc", {"a": [0.7], "b": [0.8]}, base="a")]
+    [0.7, 0.8, 0.1]
+    """
+    rows = []
+    for method, values in found.items():
+        rows.append(row(study, setting, method, metric, values))
+        if method != base:
+            gains = [one - other for one, other in zip(values, found[base], strict=True)]
+            rows.append(row(study, setting, method, f"{metric} gained", gains, goal=goal))
+    return rows
 
 
 def goals(

@@ -1,4 +1,5 @@
-"""Federations that differ in one thing at a time, and in all at once; and the plan for them.
+"""Federations that differ in one thing at a time, and in all at once; one that is unfair to a
+group; and the plan for them.
 
 Four hospitals of equal size in each, so that a setting differs from the next in what it is named
 after and in nothing else. The scans are drawn once a setting; seeds vary the training. Some forty
@@ -8,7 +9,8 @@ AUC is not chance.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,7 @@ _ROOMS = tuple(
 _EVERYTHING = ((), (), (), ())
 _LACKING = (("ct",), ("pet",), ("pet", "flair"), ("t1ce",))
 _HALF_LACKS_PET = (("pet",), (), ("pet",), ())
+_MR_ALONE = ("ct", "pet")
 
 
 def _disease(rooms: tuple[tuple[Scanner, ...], ...], lacks: tuple[tuple[str, ...], ...]) -> Disease:
@@ -74,27 +77,66 @@ PRESENCE: Mapping[str, tuple[Disease, float]] = {
 }
 
 
+MR_ALONE = "scanner shift, MR alone"
+
+OF_MR: Mapping[str, tuple[Disease, float]] = {
+    MR_ALONE: (_disease(_ROOMS, (_MR_ALONE,) * 4), ALIKE),
+}
+"""CT and PET have units, and tell scanners apart far less."""
+
+(AGENT,) = _ONE_ROOM
+NO_AGENT = replace(AGENT, name="Clinic 3T", agent=False)
+"""An outpatient clinic's room, which gives no contrast agent and differs in nothing else: what is
+bright on T1 elsewhere is dark there. That few are scanned in it is all that is unfair."""
+
+UNFAIR = replace(BRAIN, hospitals=(
+    *(Hospital(name, 112, (AGENT,) * 13 + (NO_AGENT,), _MR_ALONE) for name in _NAMES[:3]),
+    Hospital(_NAMES[3], 112, (AGENT,) * 3 + (NO_AGENT,), _MR_ALONE),
+))  # fmt: skip
+"""Of four hospitals' subjects an eighth was scanned without; most of them at one hospital."""
+
+AS_THEY_COME = "as-they-come"
+JUDGES = replace(BRAIN, hospitals=(
+    Hospital(AS_THEY_COME, 256, (AGENT,) * 7 + (NO_AGENT,), _MR_ALONE),
+    Hospital("without", 192, (NO_AGENT,), _MR_ALONE),
+))  # fmt: skip
+"""Nobody trains on these: patients as they come, and enough without agent to judge a group by."""
+
+
 def federation(setting: str, seed: int) -> list[SiteSpec]:
     """The hospitals of a setting."""
-    disease, alpha = {**SETTINGS, **PRESENCE}[setting]
+    disease, alpha = {**SETTINGS, **PRESENCE, **OF_MR}[setting]
     return demo_federation(seed, disease=disease, alpha=alpha, voxel_mm=4.0, damage=False)
 
 
+@functools.cache  # a process reads each site once
 def sites_of(setting: str) -> Mapping[str, Store]:
     """Their files by name, made if they are not there yet (a minute)."""
     return made(federation(setting, SEED), FOLDER / setting.replace(" ", "-"), SEED)
 
 
-def small_plan(seed: int, changes: Sections) -> Plan:
-    """The shipped plan on a coarser grid, for fewer rounds and unclipped, with these changes."""
+def small_plan(
+    seed: int, changes: Sections, *,
+    coarse: bool = False, modalities: Sequence[str] | None = None,
+    fractions: Sequence[float] = FRACTIONS,
+) -> Plan:  # fmt: skip
+    """The shipped plan on a coarser grid, for fewer rounds and unclipped, with these changes.
+
+    ``coarse``: a grid that is coarser still, for studies of many trainings. ``modalities``: those
+    of the plan's that are kept; None = all.
+    """
     text = (Path(__file__).parents[1] / "plans" / "brain_tumour.yaml").read_text(encoding="utf-8")
     fields = plans.parse(text).model_dump(mode="json")
     fields |= {"seed": seed, "rounds": 12}
     fields["task"]["dataset"]["arguments"] |= {
-        "shape": [28, 32, 28], "spacing_mm": 6.0, "fractions": list(FRACTIONS),
+        "shape": [28, 32, 28], "spacing_mm": 6.0, "fractions": list(fractions),
     }  # fmt: skip
+    images = fields["task"]["modalities"]
+    fields["task"]["modalities"] = {name: images[name] for name in modalities or images}
     fields["privacy"]["clip_norm"] = None
     fields["training"]["batch_size"] = 8  # half the time of batches of 4
+    if coarse:  # half of the time; with fewer steps, mitigations are not learnt yet
+        fields["task"]["dataset"]["arguments"] |= {"shape": [20, 24, 20], "spacing_mm": 8.0}
     for section, of in changes.items():
         fields[section] = fields[section] | of
     return Plan.model_validate(fields)

@@ -122,7 +122,8 @@ def serve(
 ) -> None:
     """Serve a model's champion over HTTP: /predict, /model, /health, /metrics.
 
-    /predict takes a subject's NIfTI files, by modality: curl -F t1ce=@a.nii.gz -F ct=@b.nii.gz.
+    /predict takes a subject's files as the plan reads them, NIfTI or photos, by modality:
+    curl -F t1ce=@a.nii.gz -F ct=@b.nii.gz.
     A newly promoted champion is picked up while the server runs.
     """
     import uvicorn

@@ -37,7 +37,7 @@ from fedcore.records import (
     TrainOrder,
 )
 from fedcore.registry import onnx
-from fedcore.training import local, state
+from fedcore.training import augment, local, state
 
 
 @dataclass(frozen=True)
@@ -271,17 +271,18 @@ class Learner:
     ) -> local.TrainResult:
         given = (self._module, dataset, self._loss, self._plan.training)
         subject = self._plan.privacy.subject
+        vary = augment.asked(self._plan.training, self._plan.task)
         if subject is None:
             correction = None if variates is None else variates.correction()
             return local.train(
                 *given, seed=seed, correction=correction, min_cell=self._min_cell,
-                tell_loss=self._plan.aggregation.fairness_q > 0,
+                tell_loss=self._plan.aggregation.fairness_q > 0, vary=vary,
             )  # fmt: skip
         from fedcore.training import dpsgd  # Opacus takes a second, and only this needs it
 
         if noise_key is None:
             raise ValueError("privacy.subject needs a noise_key")
-        return dpsgd.train(*given, subject, key=noise_key, seed=seed)
+        return dpsgd.train(*given, subject, key=noise_key, seed=seed, vary=vary)
 
     def _by_the_step(
         self, update: Params, steps: Mapping[str, int]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import combinations, product
 from typing import Any
 
@@ -136,6 +137,12 @@ OPTIONS: Mapping[str, Sequence[Option]] = {
         Option("features as they come"),
         Option("`alignment` set", {"training": {"alignment": {}}}),
     ),
+    "augment": (
+        Option("images as they are"),
+        Option("`augment` set", {
+            "task": {"modalities": {"flair": {"kind": "mr", "path": "*.nii.gz"}}},
+            "training": {"augment": {}}}),
+    ),
     "fair sites": (
         Option("the sites' loss does not count"),
         Option("q-FedAvg (`fairness_q`)",
@@ -261,7 +268,7 @@ def put_into(page: str) -> str:
 
 def _plan(options: Sequence[Option]) -> Plan:
     """The plan at rest with these options, each section checked and their combination not."""
-    rest = Plan.model_validate(_REST)
+    rest = _at_rest()
     changed: dict[str, dict[str, Any]] = {}
     for option in options:
         for section, fields in option.fields.items():
@@ -272,6 +279,11 @@ def _plan(options: Sequence[Option]) -> Plan:
         if name in changed
     }
     return rest.model_copy(update=sections)
+
+
+@cache
+def _at_rest() -> Plan:
+    return Plan.model_validate(_REST)
 
 
 def _names(options: Iterable[Option]) -> str:

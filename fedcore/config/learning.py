@@ -70,6 +70,33 @@ class Alignment(Section):
     weight: float = Field(default=1.0, gt=0, description="of the term beside the loss")
 
 
+class Augmentation(Section):
+    """Images varied in training, as scanners that no site has show them (docs/heterogeneity.md)."""
+
+    gamma: float = Field(
+        default=0.3, ge=0, description="MR: brightness becomes brightness ** g; standard deviation "
+        "of log g"
+    )  # fmt: skip
+    shading: float = Field(
+        default=0.2, ge=0, description="MR: standard deviation of the logarithm of a smooth field"
+    )
+    scale: float = Field(
+        default=0.1, ge=0, description="PET: standard deviation of the logarithm of a factor"
+    )
+    noise: float = Field(
+        default=0.2, ge=0, description="at most, in standard deviations of the image"
+    )
+    blur: float = Field(
+        default=1.0, ge=0, le=1, description="at most so much of a mean over three voxels an axis"
+    )
+
+    @model_validator(mode="after")
+    def _varies(self) -> Self:
+        if not any(self.model_dump().values()):
+            raise ValueError("all fields are 0, which varies nothing; remove augment")
+        return self
+
+
 class Patches(Section):
     """Parts of the grid, where a whole one does not fit into memory (docs/segmentation.md)."""
 
@@ -134,6 +161,10 @@ class Training(Section):
     alignment: Alignment | None = Field(
         default=None, description="a term that makes the sites' features alike; unset = none"
     )
+    augment: Augmentation | None = Field(
+        default=None, description="images varied as other scanners might show them; unset = as "
+        "they are"
+    )  # fmt: skip
     patches: Patches | None = Field(
         default=None, description="of a segmentation: what a step takes of a subject; unset = all"
     )

@@ -48,6 +48,7 @@ def illegal_combinations(plan: Plan) -> list[str]:
     return [
         *faults,
         *_against_the_other_task(plan),
+        *_without_images(plan),
         *_against_patches(plan),
         *_without_effect_on_the_server(plan.aggregation),
         *_against_compression(plan),
@@ -85,6 +86,16 @@ def _against_the_other_task(plan: Plan) -> list[str]:
         "has none; remove it"
         for name, asked in of_classes.items() if asked
     ]  # fmt: skip
+
+
+def _without_images(plan: Plan) -> list[str]:
+    """What is of images of a known kind, asked of a task that names none."""
+    if plan.training.augment is None or plan.task.modalities:
+        return []
+    return [
+        "training: augment varies an image as its kind asks for, and task.modalities names none; "
+        "name them, or remove it"
+    ]
 
 
 def _against_patches(plan: Plan) -> list[str]:

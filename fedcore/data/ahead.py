@@ -147,7 +147,7 @@ def _arguments(task: Task) -> dict[str, Any]:
     if task.preprocessing is None:
         raise ConfigError(
             "the plan has no task.preprocessing, so nothing that is prepared is kept; add it, if "
-            "only with shape and spacing_mm"
+            "only as preprocessing: {}, for the grid may stay among the dataset's arguments"
         )
     return {name: value for name, value in task.dataset.arguments.items() if name != "fractions"}
 

@@ -6,27 +6,53 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedcore.data import pictures
 from fedcore.data.intensities import Mask
 from fedcore.data.masks import placement
 from fedcore.data.nifti import Volume
 from fedcore.data.preparation import Prepared
-from fedcore.data.preprocess import resample_mask
+from fedcore.data.preprocess import FloatArray, resample_mask
+
+_DEPTH_DRAWN = 2  # a tile is narrow: in its own proportions a B-scan would lose half of its rows
+_OCT_NOTE = f"B-scan, its depth drawn {_DEPTH_DRAWN} times; mean over depth"
 
 
 def page(prepared: Prepared, title: str, masks: Mapping[str, Volume] | None = None) -> bytes:
-    """A PNG, the reference first. ``masks``: modality → mask in that modality's own millimetres,
-    which goes where the image went. Raises as ``pictures.panel``."""
+    """A PNG, the reference first, images of the eye last. ``masks``: modality → mask in that
+    modality's own millimetres, which goes where the image went. Raises as ``pictures.panel``."""
     history = {entry["modality"]: entry for entry in prepared.history}
     names = sorted(prepared.images, key=lambda name: name != history[name]["reference"])
+    views = {name: _own_views(history[name], prepared.images[name]) for name in names}
+    notes = {name: told(history[name]) for name in names}
+    for name, planes in views.items():
+        if "axial" in planes:
+            notes[name].append(_OCT_NOTE)
     return pictures.panel(
-        {name: prepared.images[name] for name in names},
+        {name: prepared.images[name] for name in names if not views[name]},
         masks={name: carried(prepared, name, mask) for name, mask in (masks or {}).items()
                if name in history},
-        notes={name: told(history[name]) for name in names},
+        notes=notes,
         title=title,
+        alone={name: planes for name, planes in views.items() if planes},
     )  # fmt: skip
+
+
+def _own_views(entry: Mapping[str, Any], image: FloatArray) -> dict[str, NDArray[Any]]:
+    """Plane → pixels, as it is looked at, of an image with a grid of its own; none of another."""
+    done = {step["step"]: step for step in entry["steps"]}
+    match done["normalise"]["kind"]:
+        case "fundus":
+            return {"photo": image.transpose(2, 1, 0)}
+        case "oct":
+            across, deep, up = done["resample"]["spacing_mm"]
+            scan, front = image[:, :, image.shape[2] // 2], image.mean(axis=1)
+            return {
+                "axial": pictures.squared(scan[::-1, ::-1].T, _DEPTH_DRAWN * deep, across),
+                "coronal": pictures.squared(front[::-1, ::-1].T, up, across),
+            }
+    return {}
 
 
 def carried(prepared: Prepared, modality: str, mask: Volume) -> Mask:

@@ -1,4 +1,4 @@
-"""A subject's modalities on one grid as one picture: side by side, and laid over the first.
+"""A subject's modalities as one picture: side by side, and laid over the first with its grid.
 
 For humans at the site: a picture shows a patient, and stays there.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,10 @@ _FONT = 12
 _OUTLINE = (0, 229, 255)  # in no grey, magenta or green
 _INK, _FAINT = (235, 238, 242), (150, 160, 170)
 _FINEST = 160  # voxels along the longest edge of the grid that affines lead to
+_SIDES = {"axial": "RL", "coronal": "RL", "sagittal": "AP"}
+
+Column = tuple[str, Mapping[str, NDArray[np.uint8]], Mapping[str, Mask] | None]
+"""A name, plane → colours (rows, columns, 3), and what is outlined on them."""
 
 
 def planes(volume: Array, at: tuple[int, int, int]) -> dict[str, Array]:
@@ -55,6 +60,16 @@ def centre(mask: Mask) -> tuple[int, int, int]:
     return at[0], at[1], at[2]
 
 
+def squared(plane: Array, *edges: float) -> Array:
+    """A plane of pixels with these ``edges`` with square ones: what is coarser is interpolated.
+
+    >>> squared(np.eye(2), 3.0, 1.0).shape
+    (6, 2)
+    """
+    zoomed: Array = ndimage.zoom(plane, np.array(edges) / min(edges), order=1)
+    return zoomed
+
+
 def panel(
     images: Mapping[str, Array],
     affines: Mapping[str, Affine] | None = None,
@@ -62,6 +77,7 @@ def panel(
     masks: Mapping[str, Mask] | None = None,
     notes: Mapping[str, Sequence[str]] | None = None,
     title: str = "",
+    alone: Mapping[str, Mapping[str, Array]] | None = None,
 ) -> bytes:
     """A PNG: a column per modality, then one per overlay on the first; axial, coronal, sagittal.
 
@@ -69,30 +85,34 @@ def panel(
     voxels; with them (modality → (4, 4)) they are brought onto one around the first. An overlay
     shows the first modality in magenta and the other in green: what agrees is grey. ``masks``, on
     the grid of their modality's image, are outlined, the first one's on the overlays too.
-    ``notes``: what was done to each, in lines below its column.
+    ``notes``: what was done to each, in lines below its column. ``alone``: modality → its planes,
+    grey (rows, columns) or in colours (rows, columns, 3), of an image that shares no grid: it has a
+    column and no overlay.
 
     Raises ValueError without an image.
     """
-    if not images:
+    if not images and not alone:
         raise ValueError("a picture needs an image")
-    shown, outlines = _on_one_grid(images, affines, masks or {})
+    columns = _overlaid(*_on_one_grid(images, affines, masks or {})) if images else []
+    for name, views in (alone or {}).items():
+        columns.append((name, {plane: _coloured(_grey(p)) for plane, p in views.items()}, None))
+    return _drawn(columns, notes or {}, title)
+
+
+def _overlaid(shown: Mapping[str, Array], outlines: Mapping[str, Mask]) -> list[Column]:
+    """A column for each image of one grid, and one for each laid over the first."""
     first = next(iter(shown))
     at = centre(outlines.get(first, np.zeros(shown[first].shape, bool)))
     grey = {name: planes(_grey(image), at) for name, image in shown.items()}
     edges = {name: planes(mask, at) for name, mask in outlines.items()}
-    columns = [
-        (name, {plane: _tinted(p, p) for plane, p in grey[name].items()}, edges.get(name))
+    columns: list[Column] = [
+        (name, {plane: _coloured(p) for plane, p in grey[name].items()}, edges.get(name))
         for name in shown
-    ] + [
-        (
-            f"{first} + {name}",
-            {plane: _tinted(grey[first][plane], p) for plane, p in grey[name].items()},
-            edges.get(first),
-        )
-        for name in shown
-        if name != first
     ]
-    return _drawn(columns, notes or {}, title)
+    for name in list(shown)[1:]:
+        both = {plane: _tinted(grey[first][plane], p) for plane, p in grey[name].items()}
+        columns.append((f"{first} + {name}", both, edges.get(first)))
+    return columns
 
 
 def _on_one_grid(
@@ -118,25 +138,29 @@ def _grey(image: Array) -> NDArray[np.float32]:
     return np.asarray(np.nan_to_num(scaled.clip(0, 1)), np.float32)
 
 
+def _coloured(grey: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """(rows, columns, 3), of greys or colours in [0, 1]."""
+    return _tinted(grey, grey) if grey.ndim == 2 else (255 * grey).astype(np.uint8)
+
+
 def _tinted(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.uint8]:
     """(rows, columns, 3): ``one`` in red and blue, ``other`` in green."""
     return (255 * np.stack([one, other, one], axis=-1)).astype(np.uint8)
 
 
-def _drawn(
-    columns: Sequence[tuple[str, Mapping[str, NDArray[np.uint8]], Mapping[str, Mask] | None]],
-    notes: Mapping[str, Sequence[str]],
-    title: str,
-) -> bytes:
+def _drawn(columns: Sequence[Column], notes: Mapping[str, Sequence[str]], title: str) -> bytes:
     tiles = [
         {plane: _tile(pixels, (edges or {}).get(plane)) for plane, pixels in shown.items()}
         for _, shown, edges in columns
     ]
-    heights = {plane: max(column[plane].height for column in tiles) for plane in tiles[0]}
+    heights = [
+        max(tile.height for tile in row if tile is not None)
+        for row in zip_longest(*(column.values() for column in tiles))
+    ]
     top = _GAP + (2 if title else 1) * (_LINE + 4)
     lines = max((len(_wrapped(notes.get(name, ()))) for name, _, _ in columns), default=0)
     width = _GAP + len(columns) * (_TILE + _GAP)
-    height = top + sum(heights.values()) + _GAP * len(heights) + lines * _LINE + _GAP
+    height = top + sum(heights) + _GAP * len(heights) + lines * _LINE + _GAP
     page = Image.new("RGB", (width, height))
     draw = ImageDraw.Draw(page)
     font = ImageFont.load_default(_FONT)
@@ -145,12 +169,12 @@ def _drawn(
     for number, ((name, _, _), column) in enumerate(zip(columns, tiles, strict=True)):
         x, y = _GAP + number * (_TILE + _GAP), top
         draw.text((x, top - _LINE - 3), name, _INK, font)
-        for plane, tile in column.items():
+        for (plane, tile), tall in zip(column.items(), heights, strict=False):
             page.paste(tile, (x, y))
-            left, right = "AP" if plane == "sagittal" else "RL"
-            for edge, side in ((x + 3, left), (x + _TILE - 11, right)):
+            for edge, side in zip((x + 3, x + _TILE - 11), _SIDES.get(plane, ""), strict=False):
                 draw.text((edge, y + 2), side, _INK, font, stroke_width=1, stroke_fill="black")
-            y += heights[plane] + _GAP
+            y += tall + _GAP
+        y = top + sum(heights) + _GAP * len(heights)
         for line in _wrapped(notes.get(name, ())):
             draw.text((x, y), line, _FAINT, font)
             y += _LINE

@@ -18,8 +18,9 @@ from fedcore.config import plan as plans
 from fedcore.config.federation import Drill, Location
 from fedcore.data.phantoms.cohort import SiteSpec, demo_federation, people
 from fedcore.data.phantoms.diseases import DISEASES
-from fedcore.data.phantoms.subject import scanned
+from fedcore.data.phantoms.subject import Phantom, scanned
 from fedcore.data.phantoms.writer import write_federation
+from fedcore.data.pictures import squared
 from fedcore.demo.plan import Choices, plan_of
 from fedcore.errors import ConfigError
 from fedcore.local import Stack, isolation_table
@@ -34,7 +35,7 @@ DATA_NOTE = (
     "well anyone is diagnosed."
 )
 
-_SHOWN_MM = 2.0  # the voxels of pictures
+_SHOWN_FINER = 1.5  # a picture's voxels than those of the training data
 
 OnStage = Callable[[str, int], Callable[[], None]]
 """Called as a stage begins with its name and number of steps; returns what to call a step."""
@@ -253,20 +254,25 @@ def baselines(ready: Ready, *, on_stage: OnStage) -> dict[str, Any]:
 def pictures(ready: Ready) -> list[dict[str, Any]]:
     """One synthetic subject of each class, finer than the training data, with what is outlined."""
     seed = plans.load(ready.plan).seed
-    spec = replace(ready.specs[0], voxel_mm=_SHOWN_MM)
+    first = ready.specs[0]
+    spec = replace(first, voxel_mm=first.voxel_mm / _SHOWN_FINER)
     shown: dict[str, dict[str, Any]] = {}
     for person in people(spec, seed):
         if person.diagnosis not in shown and person.modalities == spec.modalities:
             phantom = scanned(spec, person, seed)
             shown[person.diagnosis] = {
                 "title": person.diagnosis,
-                "images": {n: _plane(image, n) for n, image in phantom.images.items()},
+                "images": {n: _shown(phantom, n) for n in phantom.images},
                 "mask": phantom.label > 0,
                 "note": f"{person.sex}, {person.age} years, {person.scanner.name}",
             }
     return [shown[name] for name in spec.counts if name in shown]
 
 
-def _plane(image: Any, modality: str) -> Any:
-    """Of an OCT volume, whose voxels are no cubes, the B-scan through the fovea."""
-    return image[:, :, image.shape[2] // 2] if modality == "oct" else image
+def _shown(phantom: Phantom, modality: str) -> Any:
+    """The image; of an OCT volume, whose voxels are no cubes, the B-scan through the fovea."""
+    image = phantom.images[modality]
+    if modality != "oct":
+        return image
+    across, deep, _, _ = phantom.affine.diagonal()
+    return squared(image[:, :, image.shape[2] // 2], across, deep)

@@ -14,16 +14,16 @@ from markupsafe import Markup
 from fedcore.config import disclosure
 from fedcore.evaluation.headline import headline
 from fedcore.report import curves, numbers, results, secure, words
-from fedcore.report.brains import brains
 from fedcore.report.run import Record, RunReport
 from fedcore.report.style import style
+from fedcore.report.subjects import subjects
 
 
 def render(run: RunReport) -> str:
     """The run as one HTML file that loads nothing and runs nothing. What is missing is said so."""
     with style():
         figures = _figures(run)
-        pictures = brains(run.pictures, _task(run).get("modalities") or {})
+        pictures = subjects(run.pictures, _task(run).get("modalities") or {})
     return (
         _environment()
         .get_template("report.html")

@@ -1,6 +1,7 @@
 """The champion behind HTTP: GET /health, /model, /metrics and POST /predict.
 
-/predict takes one subject's NIfTI files as a form, field by modality, or prepared arrays of many.
+/predict takes one subject's NIfTI files and photos as a form, field by modality, or prepared arrays
+of many.
 A segmentation answers with a mask: of files a .nii.gz on the voxels of the scan that gave the grid,
 of arrays an .npz with ``labels``.
 No access control of its own: it belongs behind the hospital's own proxy.

@@ -43,6 +43,7 @@ from fedcore.errors import ConfigError, PermanentError
 from fedcore.params import module_of
 from fedcore.privacy.gaussian import keyed_normals, keyed_uniforms
 from fedcore.training import local
+from fedcore.training.augment import Vary
 from fedcore.training.compute import Compute, Inputs
 from fedcore.training.local import Examples, Loss, TrainResult
 from fedcore.training.objectives import proximal
@@ -58,15 +59,16 @@ _TINY = 1e-6  # as Opacus has it: norms are float32, and a subject must not exce
 
 def train(
     module: nn.Module, dataset: Examples, loss: Loss, training: Training, privacy: SubjectPrivacy,
-    *, key: bytes, seed: int, ghost: bool | None = None,
+    *, key: bytes, seed: int, ghost: bool | None = None, vary: Vary | None = None,
 ) -> TrainResult:  # fmt: skip
     """Train a copy of ``module`` for ``privacy.steps``, bit for bit the same for the same key.
 
     ``key``: 32 secret bytes from which samples and noise are drawn; who has them can take the
-    noise away. ``seed``: of what is no secret (dropout, mirroring, where a patch lies). ``module``
-    must be fit for it, as ``models.mend`` leaves it; ``loss`` is called for one subject at a time.
-    ``ghost`` overrides the choice of ghost clipping. In the result all modules count as trained, by
-    all N subjects.
+    noise away. ``seed``: of what is no secret (dropout, mirroring, where a patch lies, ``vary``).
+    ``module`` must be fit for it, as ``models.mend`` leaves it; ``loss`` is called for one subject
+    at a time. ``ghost`` overrides the choice of ghost clipping. ``vary``: as in ``local.train``;
+    what becomes of a subject must not depend on the others of its batch. In the result all modules
+    count as trained, by all N subjects.
 
     Raises DataError when the dataset is empty, ConfigError when the module gives no gradients of
     single subjects or changes its buffers, PermanentError when a gradient is not finite.
@@ -79,7 +81,8 @@ def train(
         compute.place(module)
         module.train()
         buffers = [buffer.clone() for buffer in module.buffers()]
-        with _Gradients(module, loss, privacy, compute, training.batch_size, ghost) as gradients:
+        how = (privacy, compute, training.batch_size, ghost, vary)
+        with _Gradients(module, loss, *how) as gradients:
             trainable = gradients.trainable
             shared = {name: p for name, p in trainable.items() if not training.stays(name)}
             start = {name: parameter.detach().clone() for name, parameter in shared.items()}
@@ -105,12 +108,12 @@ class _Gradients:
 
     def __init__(
         self, module: nn.Module, loss: Loss, privacy: SubjectPrivacy, compute: Compute,
-        batch_size: int, ghost: bool | None,
+        batch_size: int, ghost: bool | None, vary: Vary | None,
     ) -> None:  # fmt: skip
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         self.trainable = dict(sorted(named))  # in the order in which noise is drawn
         self._loss, self._compute, self._batch_size = loss, compute, batch_size
-        self._clip_norm = privacy.clip_norm
+        self._clip_norm, self._vary = privacy.clip_norm, vary
         held = 4 * batch_size * sum(p.numel() for p in self.trainable.values())
         self._ghost = held > GHOST_FROM if ghost is None else ghost
         self._module = self._hooked(module)
@@ -130,7 +133,8 @@ class _Gradients:
         }
         for inputs, targets in _batches(dataset, chosen, self._batch_size):
             self._forget()
-            outputs = self._module(self._compute.send(inputs))
+            sent = self._compute.send(inputs)
+            outputs = self._module(sent if self._vary is None else self._vary(sent))
             target = targets.to(self._compute.device)
             losses = torch.stack([
                 self._loss(outputs[i : i + 1], target[i : i + 1]) for i in range(len(target))

@@ -24,6 +24,7 @@ from fedcore.errors import ConfigError, DataError, PermanentError
 from fedcore.params import FloatArray, Params, module_of
 from fedcore.seeds import derive
 from fedcore.training.alignment import Features, Term
+from fedcore.training.augment import Vary
 from fedcore.training.compute import Compute, Inputs
 from fedcore.training.emphasis import Emphasis, classes_of, emphasis, groups_of
 from fedcore.training.objectives import proximal
@@ -66,7 +67,7 @@ class TrainResult:
 def train(
     module: nn.Module, dataset: Examples, loss: Loss, training: Training, *, seed: int,
     compute: Compute | None = None, correction: Params | None = None, min_cell: int = 1,
-    tell_loss: bool = False,
+    tell_loss: bool = False, vary: Vary | None = None,
 ) -> TrainResult:  # fmt: skip
     """Train a copy of ``module`` for ``training.epochs``, bit for bit the same for the same seed.
 
@@ -74,7 +75,7 @@ def train(
     in a client that stays warm. ``compute`` overrides what ``training`` says of device and
     precision. ``correction`` is added to the gradients of the shared params that it names.
     ``min_cell``: subjects of the smallest group that is told of. ``tell_loss``: whether the loss
-    before the round is wanted.
+    before the round is wanted. ``vary``: what becomes of a batch's inputs before each step.
 
     Raises DataError when the dataset is empty, PermanentError when the loss is no longer finite.
     """
@@ -94,8 +95,9 @@ def train(
         losses, trained, steps, moved = list[float](), Counter[str](), 0, Counter[str]()
         for epochs, chosen in _phases(module, training):
             trainer = _Trainer(
-                module, loss, training, compute, chosen, correction or {}, site.emphasis, term
-            )
+                module, loss, training, compute, chosen, correction or {}, site.emphasis, term,
+                vary,
+            )  # fmt: skip
             for _ in range(epochs):
                 mean, reached = trainer.epoch(loader, len(losses))
                 losses.append(mean)
@@ -267,9 +269,10 @@ class _Trainer:
     def __init__(
         self, module: nn.Module, loss: Loss, training: Training, compute: Compute,
         chosen: set[str], correction: Params, emphasis: Emphasis, term: Term | None,
+        vary: Vary | None,
     ) -> None:  # fmt: skip
         self.module, self.loss, self.compute = module, loss, compute
-        self.emphasis, self.term = emphasis, term
+        self.emphasis, self.term, self.vary = emphasis, term, vary
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(name in chosen)
         self.trainable = {n: p for n, p in module.named_parameters() if p.requires_grad}
@@ -313,8 +316,11 @@ class _Trainer:
         ``index``: the numbers of the examples (B,).
         """
         self.optimizer.zero_grad(set_to_none=True)
+        inputs = self.compute.send(inputs)
+        if self.vary is not None:
+            inputs = self.vary(inputs)
         with self.compute.autocast():
-            outputs = self.module(self.compute.send(inputs))
+            outputs = self.module(inputs)
             target = target.to(self.compute.device, non_blocking=True)
             loss = self.emphasis.loss(self.loss, outputs, target, index)
         term = None if self.term is None else self.term(index)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from coarse import COARSE, changed
 
 from fedcore.config import plan as plans
 from fedcore.config.plan import Plan
@@ -18,20 +19,11 @@ from fedcore.training.state import get_params
 from studies.federation import macro_auc, trained
 
 PLANS = Path(__file__).parents[2] / "plans"
-COARSE = {
-    "lung": {"dataset": {"function": "fedcore.data.bids:dataset",
-                         "arguments": {"shape": [20, 16, 18], "spacing_mm": 16.0}}},
-    "retina": {"modalities": {
-        "fundus": {"kind": "fundus", "path": "fundus/*.jpg", "shape": [48, 48]},
-        "oct": {"kind": "oct", "path": "oct/*.nii.gz", "shape": [24, 24, 6],
-                "spacing_mm": [0.25, 0.04, 1.0]}}},
-}  # fmt: skip
 
 
 def small(name: str) -> Plan:
     fields = plans.load(PLANS / f"{name}.yaml").model_dump(mode="json", exclude_defaults=True)
-    fields["task"] |= COARSE[name]
-    fields["task"]["model"]["arguments"] |= {"width": 4, "features": 8}
+    changed(fields["task"], COARSE[name])
     fields["task"]["dataset"]["arguments"]["fractions"] = [0.5, 0.0, 0.5]
     fields["training"]["epochs"] = 1
     return Plan.model_validate(fields | {"rounds": 2})

@@ -33,7 +33,7 @@ def shipped(**sections: dict[str, Any]) -> plans.Plan:
 def test_the_page_s_plans_are_accepted_and_its_patterns_name_the_normalisation() -> None:
     read = [YAML(typ="safe", pure=True).load(text) for text in EXAMPLES]
     found = [shipped(**fields) for fields in read]
-    assert len(found) == 5
+    assert len(found) == 6
     params = get_params(build_model(found[0]))
     shared = initial_state(found[0], params).params
     assert all(re.search(r"\.1\.(weight|bias)$|normalise", n) for n in set(params) - set(shared))
@@ -96,6 +96,10 @@ def test_the_tests_that_the_page_names_are_there(path: str) -> None:
         (
             {"training": {"optimizer": "adam"}, "aggregation": {"fairness_q": 1.0}},
             "fairness_q needs training.optimizer: sgd",
+        ),
+        (
+            {"training": {"augment": {}}, "task": {"modalities": {}, "groups": []}},
+            "task.modalities names none",
         ),
         (
             {"training": {"imbalance": "class_weights"}, "privacy": {"subject": SUBJECT}},

@@ -115,7 +115,7 @@ def test_landmarks_are_the_training_subjects_own_and_not_of_a_few(
 
 def test_what_cannot_be_prepared_ahead_is_refused(store: MemoryStore) -> None:
     plain = task("t1ce").model_copy(update={"preprocessing": None})
-    with pytest.raises(ConfigError, match=r"no task.preprocessing"):
+    with pytest.raises(ConfigError, match=r"no task.preprocessing.*as preprocessing: \{\}"):
         ahead(store, plain)
     own = task("t1ce").dataset.model_copy(update={"function": "my.study:dataset"})
     with pytest.raises(ConfigError, match=r"my.study:dataset prepares its images itself"):

@@ -23,7 +23,9 @@ from fedcore.data.phantoms.brain import PURPOSE
 from fedcore.data.phantoms.brain.anatomy import deformed, template
 from fedcore.data.phantoms.brain.contrast import MODALITIES, rendered, tissues
 from fedcore.data.phantoms.brain.lesions import CLASSES, OEDEMA, TUMOUR
+from fedcore.data.phantoms.brain.lesions import native as native_look
 from fedcore.data.phantoms.fields import smooth
+from fedcore.data.phantoms.findings import Finding
 from fedcore.data.phantoms.scanner import Scanner, stored
 
 SEED = 7
@@ -175,6 +177,22 @@ def test_tumours_lie_where_they_belong(phantoms):
     assert abs(places["pituitary"][0]) < 8.0
     assert -45.0 < places["pituitary"][2] < -10.0
     assert places["glioma"][2] > -30.0
+
+
+def test_without_contrast_agent_t1_is_dark_where_it_was_bright_and_all_else_is_the_same():
+    spec = replace(ONE_OF_EACH, scanners=(replace(PLAIN, agent=False),))
+    for number, diagnosis in enumerate(CLASSES):
+        given, native = subject(ONE_OF_EACH, number, SEED), subject(spec, number, SEED)
+        assert given.person.diagnosis == native.person.diagnosis
+        for modality in ("flair", "ct", "pet"):
+            assert np.array_equal(given.images[modality], native.images[modality]), diagnosis
+        darker = (given.images["t1ce"] - native.images["t1ce"]) / PLAIN.gain
+        assert darker.max() > 40.0  # the great vein alone
+        assert darker.min() > -10.0
+    enhances = Finding(np.ones(1, np.float32), {"t1ce": 160.0, "ct": 70.0}, TUMOUR)
+    assert native_look(enhances).looks == {"t1ce": 50.0, "ct": 70.0}
+    dead = Finding(np.ones(1, np.float32), {"t1ce": 30.0}, TUMOUR)
+    assert native_look(dead) is dead
 
 
 def test_subjects_have_heads_of_their_own():

@@ -45,6 +45,22 @@ def test_images_of_two_grids_are_laid_on_each_other() -> None:
     assert coloured(pixels(png)) < 0.001
 
 
+def test_an_image_of_its_own_grid_has_a_column_and_no_overlay() -> None:
+    image, photo = BALL.astype(np.float32), np.zeros((40, 40, 3), np.float32)
+    photo[5:20, 5:35, 0] = 1
+    one, two, apart = (
+        pixels(panel(dict.fromkeys(names, image), alone=alone))
+        for names, alone in (("a", None), ("ab", None), ("a", {"eye": {"photo": photo}}))
+    )
+    column = (two.shape[1] - one.shape[1]) // 2
+    assert apart.shape[1] == one.shape[1] + column
+    red = (apart[..., 0] > 200) & (apart[..., 1:].max(axis=-1) < 60)
+    assert 0.03 < red[:, -column:].mean() < 0.3
+    assert not red[:, :-column].any()
+    alone = pixels(panel({}, alone={"eye": {"photo": photo}}))
+    assert alone.shape[1] == one.shape[1]
+
+
 def test_notes_and_title_take_room() -> None:
     image = BALL.astype(np.float32)
     plain, told = (pixels(panel({"a": image}, notes={"a": lines})) for lines in ([], ["x", "y"]))

@@ -11,8 +11,9 @@ from heads import nifti_of, scan
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
-from fedcore.config.task import Task
+from fedcore.config.task import Preprocessing, Task
 from fedcore.data import album, bids, retina
+from fedcore.data.ahead import prepare_ahead
 from fedcore.data.nifti import Volume
 from fedcore.data.preparation import Pipeline, prepare
 from fedcore.data.preprocess import Grid
@@ -200,6 +201,28 @@ def test_a_subject_without_the_photo_and_one_with_a_broken_one_are_trained_on() 
     module = classifier(what, width=4).train()
     module(inputs).sum().backward()
     assert all(p.grad is not None for p in module.encoder.parameters())
+
+
+def test_a_hospital_looks_at_its_eyes() -> None:
+    """``fedcore site prepare --pictures --every``: both as they are seen, each in its column."""
+    what, store = task(fundus=FUNDUS, oct=OCT), MemoryStore()
+    what = what.model_copy(update={"preprocessing": Preprocessing()})
+    store.put("participants.tsv", b"participant_id\tdiagnosis\tconsent\nsub-1\till\tpurpose\n")
+    store.put("sub-1/oct/sub-1_oct.nii.gz", nifti_of(layers()))
+    store.put("sub-1/fundus/sub-1_fundus.png", png(disc()))
+    drawn: dict[str, bytes] = {}
+    done = prepare_ahead(
+        what, store, "purpose", workers=1, on_picture=drawn.__setitem__, every_picture=True
+    )
+    assert (done.images, done.left_out) == ({"fundus": 1, "oct": 1}, {})
+    page = np.asarray(Image.open(io.BytesIO(drawn["sub-1"]))).astype(int)
+    assert page.shape[1] == 6 + 2 * (208 + 6), "two columns, and none laid over the other"
+    photo, scan = page[44 : 44 + 208, 6 : 6 + 208], page[44 : 44 + 100, 220 : 220 + 208]
+    down, right = np.unravel_index(photo[..., 2].argmax(), (208, 208))
+    assert (right, down) == (pytest.approx(156, abs=15), pytest.approx(104, abs=15))
+    depth = scan[..., 0].mean(axis=1)
+    assert 35 < depth.argmax() < 65, "the bright layer is in the middle"
+    assert depth[15:25].mean() < depth[75:85].mean(), "the vitreous is on top"
 
 
 def test_a_served_model_takes_the_same_files() -> None:

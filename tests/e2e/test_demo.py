@@ -7,7 +7,7 @@ of the undisturbed one. Where the moment of a kill matters, ``trapped.py`` runs 
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    workdir = tmp_path_factory.mktemp("demo") / "undisturbed"
+def undisturbed(new_workdir: Callable[[str], Path]) -> tuple[Path, dict[str, Any]]:
+    workdir = new_workdir("undisturbed")
     return workdir, end(start(workdir))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
-def compressed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    workdir = tmp_path_factory.mktemp("compressed") / "run"
+def compressed(new_workdir: Callable[[str], Path]) -> tuple[Path, dict[str, Any]]:
+    workdir = new_workdir("compressed")
     trap = ("north", "sees", "replies/north/.*/000000.safetensors")
     return workdir, end(start(workdir, "--compress", "--rounds", "3", traps=[trap]))
 

@@ -4,6 +4,7 @@ stages: a client that comes back costs nothing, and one that stays away costs it
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ MOSTLY_HELD_OUT = {"task": {"dataset": {"arguments": {"fractions": [0.25, 0.35, 
 
 
 @pytest.fixture(scope="module")
-def masked(tmp_path_factory: pytest.TempPathFactory) -> Result:
-    workdir = tmp_path_factory.mktemp("secure") / "masks"
+def masked(new_workdir: Callable[[str], Path]) -> Result:
+    workdir = new_workdir("masks")
     return workdir, end(start(workdir, "--secure", "masks", changes=MOSTLY_HELD_OUT))
 
 

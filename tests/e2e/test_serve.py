@@ -21,10 +21,10 @@ import nibabel
 import numpy as np
 import pytest
 from running import until
+from served import serving
 from tiny_onnx import CLASSES, build
 
 from fedcore.config import federation as federations
-from fedcore.local.ports import choose
 from fedcore.registry.api import Registry
 from fedcore.server.connect import server_store
 
@@ -95,28 +95,11 @@ class Serve:
 @pytest.fixture(scope="module")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve]:
     folder = tmp_path_factory.mktemp("serve")
-    federation, log = folder / "federation.yaml", folder / "serve.log"
+    federation = folder / "federation.yaml"
     federation.write_text(FEDERATION)
     (folder / "exchange").mkdir()
-    (port,) = choose(1)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fedcore", "serve", "brain", "--federation", str(federation),
-         "--port", str(port)],
-        stdout=log.open("wb"), stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    serve = Serve(federation, f"http://127.0.0.1:{port}", process, log)
-
-    def answers() -> bool:
-        assert process.poll() is None, log.read_text()
-        try:
-            return serve.get("/metrics").status_code == httpx.codes.OK
-        except httpx.TransportError:
-            return False
-
-    until(answers)
-    yield serve
-    process.kill()
-    process.wait()
+    with serving("brain", federation) as (url, process, log):
+        yield Serve(federation, url, process, log)
 
 
 def scan() -> bytes:

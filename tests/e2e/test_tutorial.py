@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,9 @@ TUTORIAL = DOCS / "tutorial.md"
 BLOCK = re.compile(r"^```\w+ file=(\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def followed(page: Path, folder: Path) -> dict[str, Any]:
+def followed(page: Path, folder: Path, prefect_home: Path) -> dict[str, Any]:
     """The result of the run that a page ends with, of nothing but what stands in it."""
+    shutil.copytree(prefect_home, folder / "prefect")
     for name, text in BLOCK.findall(page.read_text()):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
@@ -48,13 +50,13 @@ def followed(page: Path, folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.e2e
-def test_tutorial_works(tmp_path: Path) -> None:
-    assert followed(TUTORIAL, tmp_path)["macro_auc"] > 0.7
+def test_tutorial_works(tmp_path: Path, prefect_home: Path) -> None:
+    assert followed(TUTORIAL, tmp_path, prefect_home)["macro_auc"] > 0.7
 
 
 @pytest.mark.e2e
-def test_a_fourth_disease_can_be_added(tmp_path: Path) -> None:
-    result = followed(DOCS / "new-disease.md", tmp_path)
+def test_a_fourth_disease_can_be_added(tmp_path: Path, prefect_home: Path) -> None:
+    result = followed(DOCS / "new-disease.md", tmp_path, prefect_home)
     assert "ct" not in result["sites"]["b"]["modalities"], "b has no CT"
     assert sum(result["sites"]["c"]["left_out"].values()) >= 3, "c's files are damaged"
 

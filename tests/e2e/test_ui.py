@@ -121,9 +121,9 @@ class Up:
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    folder = tmp_path_factory.mktemp("up")
-    command = Up(folder / "work", small_plan(folder / "small.yaml"))
+def up(new_workdir: Callable[[str], Path]) -> Iterator[Up]:
+    workdir = new_workdir("up")
+    command = Up(workdir, small_plan(workdir.parent / "small.yaml"))
     command.start()
     yield command
     command.kill()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -153,8 +154,9 @@ def test_by_the_sites_own_agents(hospitals: Hospitals, undisturbed: str) -> None
 
 
 @pytest.mark.e2e
-def test_the_command_a_user_types(hospitals: Hospitals) -> None:
+def test_the_command_a_user_types(hospitals: Hospitals, prefect_home: Path) -> None:
     """``fedcore run`` with ``launch: kubernetes``: Prefect flow, Jobs, verdict."""
+    shutil.copytree(prefect_home, hospitals.folder / "prefect")
     federation = hospitals.federation().model_dump(mode="json", exclude_none=True)
     yaml = YAML(typ="safe", pure=True)
     yaml.dump(federation, hospitals.folder / "federation.yaml")

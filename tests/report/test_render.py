@@ -100,7 +100,7 @@ def test_every_figure_has_alternative_text_with_its_values(page):
     assert "not measured" not in " ".join(svg["aria-label"] for svg in figures)
 
 
-def test_brains_are_images_that_say_what_they_show(page):
+def test_subjects_are_images_that_say_what_they_show(page):
     images = page.all("img")
     assert len(images) == 16
     assert {image["alt"].split(":")[0] for image in images} == {
@@ -238,7 +238,9 @@ def test_browser_shows_it_without_complaint(html, tmp_path):
 
 def test_a_run_without_baselines_and_pictures_has_no_empty_parts(sample_run):
     page = Page(render(replace(sample_run(), baselines=None, pictures=())))
-    assert not [a for _, a in page.tags if a.get("id") == "brains" or a.get("href") == "#brains"]
+    assert not [
+        a for _, a in page.tags if a.get("id") == "subjects" or a.get("href") == "#subjects"
+    ]
     figures = [svg["aria-label"] for svg in page.all("svg") if svg.get("role") == "img"]
     assert len(figures) == 10, "all but the comparison"
     assert "all data in one place" not in " ".join(figures)

@@ -5,6 +5,7 @@ The model is that of the plain run with the same option: alone, and with all of 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,14 @@ def params(what: toy.Plan) -> Params:
     return load_state(run, what.rounds).params
 
 
+@cache
+def in_the_open(*names: str) -> Params:
+    """Of the plain run with these options, which is the same for every mode."""
+    together = [OPTIONS[name] for name in names]
+    plain = [{k: v for k, v in one.items() if k != "secure_aggregation"} for one in together]
+    return params(plan(*plain))
+
+
 def goes_with(mode: str, option: str) -> bool:
     return option != "neighbours" or mode not in WITHOUT_MASKS
 
@@ -86,7 +95,6 @@ CASES = [
 @pytest.mark.parametrize(("mode", "names"), CASES)
 def test_the_model_is_the_plain_runs(mode: Any, names: list[str]) -> None:
     together = [OPTIONS[name] for name in names]
-    plain = [{k: v for k, v in one.items() if k != "secure_aggregation"} for one in together]
-    wanted, found = params(plan(*plain)), params(plan(mode.fields, *together))
+    wanted, found = in_the_open(*names), params(plan(mode.fields, *together))
     for name in wanted:
         np.testing.assert_allclose(found[name], wanted[name], atol=2e-4)

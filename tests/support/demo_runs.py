@@ -12,31 +12,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from coarse import changed
 from ruamel.yaml import YAML
 from running import processes
 
+from fedcore.demo.plan import SHIPPED
+
 DEMO = ["demo", "--scale", "0.3", "--rounds", "2", "--json"]
 TRAPPED = Path(__file__).parent / "trapped.py"
-SHIPPED = Path(__file__).parents[2] / "plans" / "brain_tumour.yaml"
+PLANS = Path(__file__).parents[2] / "plans"
 TIMEOUT = 600.0
 
 
-def small_plan(path: Path, changes: Mapping[str, Any]) -> Path:
+def small_plan(path: Path, changes: Mapping[str, Any], disease: str) -> Path:
     """The shipped plan, shorter, and with splits that leave few subjects enough to evaluate."""
     yaml = YAML()
-    plan = yaml.load(SHIPPED)
+    plan = yaml.load(PLANS / SHIPPED[disease])
     plan["training"]["epochs"] = 1
     plan["task"]["dataset"]["arguments"]["fractions"] = [0.4, 0.3, 0.3]
-    yaml.dump(_changed(plan, changes), path)
+    yaml.dump(changed(plan, changes), path)
     return path
-
-
-def _changed(fields: Any, changes: Mapping[str, Any]) -> Any:
-    """The fields with the changes, however deep."""
-    for name, change in changes.items():
-        deeper = isinstance(change, Mapping)
-        fields[name] = _changed(fields.get(name, {}), change) if deeper else change
-    return fields
 
 
 def start(
@@ -44,14 +39,15 @@ def start(
     *arguments: str,
     traps: Sequence[Sequence[str]] = (),
     changes: Mapping[str, Any] | None = None,
+    disease: str = "brain",
 ) -> subprocess.Popen[str]:
-    plan = small_plan(workdir.parent / "small.yaml", changes or {})
+    plan = small_plan(workdir.parent / "small.yaml", changes or {}, disease)
     environment = {name: value for name, value in os.environ.items() if "PREFECT" not in name}
     fedcore = [str(TRAPPED), json.dumps(traps)] if traps else ["-m", "fedcore"]
     with log_of(workdir).open("a") as log:
         return subprocess.Popen(
-            [sys.executable, *fedcore, *DEMO, "--plan", str(plan), "--workdir", str(workdir),
-             *arguments],
+            [sys.executable, *fedcore, *DEMO, "--disease", disease, "--plan", str(plan),
+             "--workdir", str(workdir), *arguments],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,

@@ -25,7 +25,8 @@ class Scanner(Device):
     ``blur_mm``: FWHM in plane. ``slice_mm``: FWHM along z. ``noise``: 1 is a good day (3 % of
     white matter on MR, 3.5 HU, 4 % of SUV). ``shading``: sigma of the MR bias field's logarithm.
     ``gain``, ``gamma``: MR intensities become gain · 100 · (intensity / 100) ** gamma.
-    ``suv_scale``: error of the PET calibration.
+    ``suv_scale``: error of the PET calibration. ``agent``: whether the room gives the contrast
+    agent that T1 is meant to be made with.
     """
 
     blur_mm: float = 3.0
@@ -35,6 +36,7 @@ class Scanner(Device):
     gain: float = 3.0
     gamma: float = 1.0
     suv_scale: float = 1.0
+    agent: bool = True
 
 
 def acquired(

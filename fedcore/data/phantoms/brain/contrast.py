@@ -32,6 +32,9 @@ RANGES: Mapping[str, Mapping[str, Range]] = {
 }  # fmt: skip
 """Modality → tissue → range of the tissue's mean over subjects."""
 
+NATIVE: Mapping[str, Range] = {"vessel": (20, 40)}
+"""What T1 shows otherwise without a contrast agent: blood that flows is dark."""
+
 TEXTURE: Mapping[str, float] = {"t1ce": 2.0, "flair": 2.5, "ct": 1.5, "pet": 0.35}
 """Standard deviation within a tissue, in the modality's unit."""
 
@@ -57,10 +60,15 @@ def tissues(head: Anatomy, rng: np.random.Generator) -> dict[str, FloatArray]:
 
 
 def rendered(
-    fractions: Mapping[str, FloatArray], modality: str, rng: np.random.Generator
-) -> FloatArray:
-    """The healthy head (X, Y, Z) as ``modality`` would show it without scanner or noise."""
-    return shown(fractions, RANGES[modality], TEXTURE[modality], rng)
+    fractions: Mapping[str, FloatArray], modality: str, rng: np.random.Generator,
+    *, agent: bool = True,
+) -> FloatArray:  # fmt: skip
+    """The healthy head (X, Y, Z) as ``modality`` would show it without scanner or noise.
+
+    ``agent``: whether T1 was made with contrast agent.
+    """
+    otherwise = {} if agent or modality != "t1ce" else NATIVE
+    return shown(fractions, {**RANGES[modality], **otherwise}, TEXTURE[modality], rng)
 
 
 def _sagittal_sinus(head: Anatomy) -> FloatArray:

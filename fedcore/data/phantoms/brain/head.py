@@ -17,10 +17,13 @@ def scanned(spec: SiteSpec, person: Person, seed: int) -> Phantom:
     healthy = contrast.tissues(head, stream("tissues"))
     tumour = lesions.tumour(person.diagnosis, head, stream("tumour"))
     incidental = lesions.incidental(person.diagnosis, person.age, head, stream("incidental"))
+    findings, agent = [*incidental, *tumour], person.scanner.agent
+    if not agent:
+        findings = [lesions.native(finding) for finding in findings]
     images = {}
     for modality in person.modalities:
-        ideal = contrast.rendered(healthy, modality, stream("contrast", modality))
-        ideal = painted(ideal, [*incidental, *tumour], modality)
+        ideal = contrast.rendered(healthy, modality, stream("contrast", modality), agent=agent)
+        ideal = painted(ideal, findings, modality)
         images[modality] = acquired(
             ideal, modality, person.scanner, spec.voxel_mm, stream("scanner", modality)
         )

@@ -8,6 +8,8 @@ Intensities are in the units of ``contrast``; the chances are meant to be plausi
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from fedcore.data.phantoms.brain.anatomy import Anatomy
@@ -17,6 +19,10 @@ from fedcore.data.phantoms.findings import Finding, distance, happens, inside, s
 CLASSES = ("none", "glioma", "meningioma", "pituitary")
 TUMOUR, OEDEMA = 1, 2
 """Values of a phantom's label volume; incidental findings are 0."""
+
+_ENHANCED, _NATIVE = 100.0, 50.0
+"""On T1, above what only contrast agent makes as bright, and what is there without it: as dark as a
+glioma's own tissue."""
 
 SELLA_MM = (0.0, 4.0, -31.0)
 PINEAL_MM = (0.0, -28.0, 2.0)
@@ -148,6 +154,13 @@ def incidental(diagnosis: str, age: int, head: Anatomy, rng: np.random.Generator
             Finding(inside(gland, head), {"t1ce": rng.uniform(110, 140), "pet": 6.0, "ct": 40.0})
         )
     return findings
+
+
+def native(finding: Finding) -> Finding:
+    """``finding`` without contrast agent: on T1 dark where it would have been bright."""
+    if finding.looks.get("t1ce", 0.0) < _ENHANCED:
+        return finding
+    return replace(finding, looks={**finding.looks, "t1ce": _NATIVE})
 
 
 def _in_brain(head: Anatomy) -> FloatArray:

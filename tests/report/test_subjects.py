@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedcore.report.brains import brains, centre, planes, window
+from fedcore.report.subjects import centre, planes, subjects, window
 
 SHAPE = (5, 7, 9)
 
@@ -66,7 +66,7 @@ def test_mask_is_outlined_only_where_it_fits(shape):
     mask = np.zeros(shape)
     mask[3:6, 3:6] = 1
     modalities = {"ct": {"kind": "ct"}, "pet": {"kind": "pet", "window": [0, 12]}}
-    with_mask, without, other_grid = brains(
+    with_mask, without, other_grid = subjects(
         [{"title": "t", "images": images, "mask": m} for m in (mask, None, mask[1:])], modalities
     )
     assert with_mask.panels[0].source != without.panels[0].source
@@ -76,14 +76,31 @@ def test_mask_is_outlined_only_where_it_fits(shape):
 
 def test_voxels_that_are_no_numbers_are_shown_as_nothing():
     image = np.full((6, 6, 6), np.nan)
-    (brain,) = brains([{"title": "t", "images": {"t1": image}, "mask": None}], {})
-    assert brain.panels[0].display == "relative intensity"
+    (one,) = subjects([{"title": "t", "images": {"t1": image}, "mask": None}], {})
+    assert one.panels[0].display == "relative intensity"
+
+
+def test_a_b_scan_is_called_one_and_lies_as_it_is_read():
+    scan = np.zeros((60, 20))  # to the right, to the vitreous
+    scan[50:, 15:] = 1
+    (one,) = subjects([{"title": "amd", "images": {"oct": scan}}], {"oct": {"kind": "oct"}})
+    (panel,) = one.panels
+    assert panel.alt == "amd: oct, B-scan, relative intensity"
+    drawn = pixels(panel.source)
+    assert drawn.shape[1] / drawn.shape[0] == pytest.approx(3, abs=0.05)
+    bright = np.argwhere(drawn[..., 0] > 200).mean(axis=0) / drawn.shape[:2]
+    assert (bright < 0.3).all(), "the patient's right on the left, the vitreous on top"
+
+
+def pixels(source):
+    return np.asarray(Image.open(BytesIO(b64decode(source.partition(",")[2]))).convert("RGB"))
 
 
 def test_a_photo_of_the_eye_is_shown_in_its_colours():
     photo = np.zeros((20, 20, 3), np.uint8)
     photo[5:15, 5:15] = (200, 100, 40)
-    (one,) = brains([{"title": "dr", "images": {"fundus": photo}}], {"fundus": {"kind": "fundus"}})
+    (one,) = subjects(
+        [{"title": "dr", "images": {"fundus": photo}}], {"fundus": {"kind": "fundus"}}
+    )
     (panel,) = one.panels
-    drawn = Image.open(BytesIO(b64decode(panel.source.partition(",")[2]))).convert("RGB")
-    assert np.abs(np.asarray(drawn).astype(int) - photo).max() < 4
+    assert np.abs(pixels(panel.source).astype(int) - photo).max() < 4

@@ -1,6 +1,6 @@
 """Subjects as a radiologist reads them: three planes through the lesion, right on the left.
 
-A photo of the eye is shown as it is.
+Of the eye a B-scan, the vitreous on top, and the photo as it is.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Brain:
+class Subject:
     """One subject in every modality there is."""
 
     title: str
@@ -49,9 +49,9 @@ class Brain:
     outlined: bool
 
 
-def brains(pictures: Sequence[Record], modalities: Record) -> list[Brain]:
-    """The pictures drawn; ``modalities`` is the plan's, for kind (mr, ct, pet) and PET window."""
-    return [_brain(picture, modalities) for picture in pictures]
+def subjects(pictures: Sequence[Record], modalities: Record) -> list[Subject]:
+    """The pictures drawn; ``modalities`` is the plan's, for kinds and windows."""
+    return [_subject(picture, modalities) for picture in pictures]
 
 
 def window(image: Array, kind: str, limits: Any) -> tuple[float, float, str, str]:
@@ -59,37 +59,44 @@ def window(image: Array, kind: str, limits: Any) -> tuple[float, float, str, str
     if kind == "ct":
         if limits and limits[0] < _LUNG_HU:
             low, high = map(float, limits)
-            return low, high, "gray", f"window {low:g} to {high:g} HU"
+            return low, high, "gray", f"window {low:g} to {high:g} HU".replace("-", "−")
         low, high = _BRAIN_WINDOW_HU
         return low, high, "gray", f"brain window {low:g}–{high:g} HU"
     if kind == "pet":
         high = float(limits[1]) if limits else float(image.max())
         return 0.0, high, "hot", f"SUV 0–{high:.3g}"
     low, high = (float(value) for value in np.percentile(image, (2, 99.9)))
-    return low, high, "gray", "relative intensity"
+    return (
+        low,
+        high,
+        "gray",
+        "B-scan, relative intensity" if kind == "oct" else "relative intensity",
+    )
 
 
-def _brain(picture: Record, modalities: Record) -> Brain:
+def _subject(picture: Record, modalities: Record) -> Subject:
     title = str(picture.get("title", ""))
     given = picture.get("mask")
     mask = None if given is None or not np.any(given) else np.asarray(given) > 0.5
     panels = []
     for modality, array in (picture.get("images") or {}).items():
-        if (modalities.get(modality) or {}).get("kind") == "fundus":
+        about = modalities.get(modality) or {}
+        kind = about.get("kind", "mr")
+        if kind == "fundus":
             alt = f"{title}: {modality}, a photo"
             panels.append(Panel(modality, _uri(Image.fromarray(array)), alt, "as photographed"))
             continue
         image = np.nan_to_num(np.asarray(array, dtype=float))
         outline = mask if mask is not None and mask.shape == image.shape else None
-        about = modalities.get(modality) or {}
-        low, high, colours, display = window(image, about.get("kind", "mr"), about.get("window"))
+        low, high, colours, display = window(image, kind, about.get("window"))
         at = centre(np.zeros(image.shape, bool) if outline is None else outline)
         shown = planes(image, at)
         outlines = {} if outline is None else planes(outline.astype(float), at)
         source = _png(shown, outlines, (low, high), colours)
-        alt = f"{title}: {modality}, {', '.join(shown)} plane, {display}"
+        told = display if kind == "oct" else f"{', '.join(shown)} plane, {display}"
+        alt = f"{title}: {modality}, {told}"
         panels.append(Panel(modality, source, alt, display))
-    return Brain(title, str(picture.get("note") or ""), tuple(panels), mask is not None)
+    return Subject(title, str(picture.get("note") or ""), tuple(panels), mask is not None)
 
 
 def _png(
@@ -140,7 +147,7 @@ def _extents(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[float, float
 
 
 def _letters(axes: Axes, sides: str, extent: tuple[float, float, float, float]) -> None:
-    """The body's sides in the plane's upper corners, where there is no brain."""
+    """The body's sides in the plane's upper corners, where there is little else."""
     left, right, _, top = extent
     for x, letter, align in ((left + 0.02, sides[0], "left"), (right - 0.02, sides[1], "right")):
         axes.text(x, top - 0.02, letter, ha=align, va="top", color="white", fontsize=7)

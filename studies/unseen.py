@@ -1,0 +1,111 @@
+"""A scanner that was never seen: what harmonised and varied images bring there.
+
+    python -m studies unseen
+
+Four hospitals with scanners that differ in contrast, shading, noise and sharpness
+(``settings.MR_ALONE``). Each in turn takes no part, and all its subjects are what the model of the
+others is judged by. A figure is the mean over the four; a gain is over FedAvg with the same seed.
+Every method is judged, none is chosen.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from fedcore.config.plan import Plan
+from fedcore.config.task import Preprocessing
+from fedcore.data.ahead import learn_landmarks
+from fedcore.store.api import Store
+from studies.federation import macro_auc, trained
+from studies.jobs import played
+from studies.rows import Row, gained
+from studies.settings import MR_ALONE, sites_of, small_plan
+
+SEEDS = range(3)
+GAIN = 0.02
+EVERYBODY = (1, 0, 0)
+"""Train at a hospital, and are judged at the one that is left out."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """``training``: what it changes of the plan's. ``harmonised``: onto the landmarks of the
+    hospitals that train (Nyúl)."""
+
+    training: Mapping[str, Any] = field(default_factory=dict)
+    harmonised: bool = False
+
+
+METHODS: Mapping[str, Method] = {
+    "FedAvg": Method(),
+    "moments aligned": Method({"alignment": {}}),
+    "harmonised": Method(harmonised=True),
+    "varied": Method({"augment": {}}),
+    "harmonised and varied": Method({"augment": {}}, harmonised=True),
+}
+
+Landmarks = Mapping[str, Sequence[float]]
+"""By modality."""
+
+
+def plan_of(method: str, seed: int, landmarks: Landmarks) -> Plan:
+    """The plan of the hospitals that train, whose ``landmarks`` these are."""
+    how = METHODS[method]
+    plan = small_plan(
+        seed, {"training": how.training}, coarse=True, modalities=["t1ce", "flair"],
+        fractions=EVERYBODY,
+    )  # fmt: skip
+    if not how.harmonised:
+        return plan
+    fields = plan.model_dump(mode="json")
+    for name, values in landmarks.items():
+        fields["task"]["modalities"][name] |= {"normalise": "nyul", "landmarks": list(values)}
+    return Plan.model_validate(fields)
+
+
+def shared(learnt: Sequence[Landmarks]) -> Landmarks:
+    """What a federation puts into its plan: the mean of what each hospital learnt.
+
+    >>> shared([{"flair": [0.0, 0.4]}, {"flair": [0.0, 0.6]}])
+    {'flair': [0.0, 0.5]}
+    """
+    return {
+        name: np.mean([of[name] for of in learnt], axis=0).round(4).tolist() for name in learnt[0]
+    }
+
+
+def score(method: str, seed: int) -> float:
+    """The mean over the hospitals of the macro AUC at each, of a model of the others."""
+    sites = sites_of(MR_ALONE)
+    return fmean(_left_out(away, sites, method, seed) for away in sites)
+
+
+def main() -> list[Row]:
+    """Every method with every seed."""
+    sites_of(MR_ALONE)  # before the processes begin, which would all make them
+    jobs = list(product(METHODS, SEEDS))
+    found: dict[str, list[float]] = {}
+    for (method, _), auc in zip(jobs, played(score, jobs), strict=True):
+        found.setdefault(method, []).append(auc)
+    return gained("unseen", "each hospital left out", "macro_auc", found, base="FedAvg", goal=GAIN)
+
+
+def _left_out(away: str, sites: Mapping[str, Store], method: str, seed: int) -> float:
+    others = {name: store for name, store in sites.items() if name != away}
+    plan = plan_of(method, seed, shared([_learnt(name) for name in others]))
+    return macro_auc(plan, {away: sites[away]}, trained(plan, others), splits=["train"])
+
+
+@functools.cache
+def _learnt(site: str) -> Landmarks:
+    """What `fedcore site landmarks` says there."""
+    plan = plan_of("FedAvg", 0, {})
+    task = plan.task.model_copy(update={"preprocessing": Preprocessing()})  # which it asks for
+    return learn_landmarks(task, sites_of(MR_ALONE)[site], plan.purpose, workers=1)

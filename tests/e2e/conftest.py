@@ -1,0 +1,24 @@
+"""What the end-to-end tests share."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Workdir = Callable[[str], Path]
+"""By a name: a new folder for a command that starts a stack in it."""
+
+
+@pytest.fixture(scope="session")
+def new_workdir(tmp_path_factory: pytest.TempPathFactory, prefect_home: Path) -> Workdir:
+    """``tests/local`` starts a stack in an empty folder; here its Prefect has its database."""
+
+    def made(name: str) -> Path:
+        workdir = tmp_path_factory.mktemp(name) / "run"
+        shutil.copytree(prefect_home, workdir / "stack" / "prefect")
+        return workdir
+
+    return made
