@@ -7,6 +7,9 @@ import math
 import statistics
 from pathlib import Path
 
+from studies.rows import read
+from studies.segmentation import CENTRALISED, FEDERATED, SMALL
+
 ROOT = Path(__file__).parents[2]
 FOUND = json.loads((ROOT / "studies" / "results.json").read_text())
 
@@ -52,3 +55,12 @@ def test_the_table_of_few_bytes() -> None:
         cost = f"{row['difference']:+.3f} ± {row['spread']:.3f}".replace("-", "−")
         cells = [row["setting"], up, down, f"{row['times_fewer']:.1f} ×", cost]
         assert f"| {' | '.join(cells)} |" in page
+
+
+def test_the_figures_of_segmentation() -> None:
+    page = (ROOT / "docs" / "segmentation.md").read_text()
+    rows = [row for row in read() if row.study == "segmentation" and row.setting == SMALL]
+    found = {(row.method, row.metric): f"{row.mean:.2f}" for row in rows}
+    for method in (FEDERATED, CENTRALISED):
+        tumour, oedema = (found[method, f"dice of {name}"] for name in ("tumour", "oedema"))
+        assert f"{method} {tumour} of the tumour and {oedema} of the oedema" in page
