@@ -81,20 +81,6 @@ def test_flow_killed_at_every_stage(
     assert Path(result["report"]).exists()
 
 
-def test_clients_killed(tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]) -> None:
-    """One alone, and all at once: they are started again within the round."""
-    result = survived(
-        tmp_path / "hurt",
-        undisturbed,
-        [
-            ("west", "sees", "replies/north/.*/000000.safetensors"),
-            ("clients", "after", "orders/west/.*/000002.json"),
-            ("north", "after", "orders/west/.*/000004.json"),
-        ],
-    )
-    assert "started again, because its client ended with exit code 137" in result
-
-
 def test_s3_killed_at_every_stage(tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]) -> None:
     """The stack brings it back in seconds; server and clients wait for it, and nothing is lost."""
     told = survived(
@@ -113,20 +99,25 @@ def test_s3_killed_at_every_stage(tmp_path: Path, undisturbed: tuple[Path, dict[
     assert "waiting up to 120 s for a store that is away" in told
 
 
-def test_prefect_killed_at_every_stage(
+def test_clients_and_prefect_killed(
     tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]
 ) -> None:
-    """The run does not need Prefect; it goes on while the stack brings it back."""
-    survived(
-        tmp_path / "without-prefect",
+    """One client alone, and all at once: they are started again within the round. The run does not
+    need Prefect, and goes on while the stack brings it back."""
+    told = survived(
+        tmp_path / "hurt",
         undisturbed,
         [
             ("prefect", "after", "orders/north/.*/000000.json"),
+            ("west", "sees", "replies/north/.*/000000.safetensors"),
             ("prefect", "after", "evaluations/00001-validation.json"),
+            ("clients", "after", "orders/west/.*/000002.json"),
             ("prefect", "before", "rounds/00001/record.json"),
+            ("north", "after", "orders/west/.*/000004.json"),
             ("prefect", "after", "release.json"),
         ],
     )
+    assert "started again, because its client ended with exit code 137" in told
 
 
 def survived(

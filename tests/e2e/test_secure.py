@@ -54,17 +54,6 @@ def test_clients_and_flow_killed_at_the_stages(tmp_path: Path, masked: Result) -
     assert "dropped out" not in log_of(workdir).read_text()
 
 
-def test_drill_before_unmask_changes_nothing(tmp_path: Path, masked: Result) -> None:
-    """Its update was sent: the others' shares take its masks off, and the sum is the same."""
-    workdir = copy_of(masked[0], tmp_path / "drill")
-    drill = ("--secure", "masks", "--drop", "north@unmask")
-    result = end(start(workdir, *drill, changes=MOSTLY_HELD_OUT))
-    assert result["params_sha256"] == masked[1]["params_sha256"]
-    log = (workdir / "logs" / "client-north.log").read_text()
-    assert "a drill: this client ends before it says unmask" in log
-    assert nothing_runs(workdir)
-
-
 def test_drill_before_the_update_costs_one_site_one_round(tmp_path: Path, masked: Result) -> None:
     workdir = copy_of(masked[0], tmp_path / "drill")
     drill = ("--secure", "masks", "--drop", "north@update")
@@ -73,8 +62,12 @@ def test_drill_before_the_update_costs_one_site_one_round(tmp_path: Path, masked
     assert "a drill" in log_of(workdir).read_text() + Path(result["report"]).read_text()
 
 
-def test_statistics_behind_masks(tmp_path: Path, masked: Result) -> None:
-    """The same model and the same figures over all sites; none by site, in the page neither."""
+def test_statistics_behind_masks_and_a_drill_before_unmask(tmp_path: Path, masked: Result) -> None:
+    """The same model and the same figures over all sites; none by site, in the page neither.
+
+    Of the site that goes before it unmasks the update was sent: the others' shares take its masks
+    off, and the sum is the same.
+    """
     hidden = {
         "secure_aggregation": {"mode": "masks", "statistics": True},
         "aggregation": {"weight_cap": 64},
@@ -82,13 +75,16 @@ def test_statistics_behind_masks(tmp_path: Path, masked: Result) -> None:
         "gates": {"min_site_auc": None, "max_group_gap": None},
     }
     workdir = copy_of(masked[0], tmp_path / "statistics")
-    result = end(start(workdir, changes=hidden))
+    result = end(start(workdir, "--drop", "north@unmask", changes=hidden))
+    log = (workdir / "logs" / "client-north.log").read_text()
+    assert "a drill: this client ends before it says unmask" in log
     assert result["params_sha256"] == masked[1]["params_sha256"]
     for figure in ("macro_auc", "accuracy", "sensitivity", "specificity", "f1"):
         assert result[figure] == pytest.approx(masked[1][figure]), figure
     assert all(site["auc"] is None for site in result["sites"].values())
     assert result["onnx"]["max_abs_diff"] <= 1e-4
     assert "not told (secure aggregation)" in Path(result["report"]).read_text()
+    assert nothing_runs(workdir)
 
 
 def test_encrypted_run_ends_well(tmp_path: Path, masked: Result) -> None:
