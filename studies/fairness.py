@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from itertools import product
 from typing import Any
 
 from fedcore.config.plan import Plan
@@ -22,7 +21,7 @@ from fedcore.evaluation.fairness import gaps
 from fedcore.params import Params
 from fedcore.store.api import Store
 from studies.federation import FOLDER, SEED, macro_auc, made, summarised, trained
-from studies.jobs import played
+from studies.jobs import by_method
 from studies.rows import Row, row
 from studies.settings import (
     AGENT,
@@ -105,11 +104,7 @@ def score(method: str, seed: int) -> Figures:
 def main() -> list[Row]:
     """Every method with every seed."""
     sites_of("unfair"), sites_of("judges")  # before the processes begin, which would all make them
-    jobs = list(product(METHODS, SEEDS))
-    found: dict[str, list[Figures]] = {}
-    for (method, _), run in zip(jobs, played(score, jobs), strict=True):
-        found.setdefault(method, []).append(run)
-    return judged(found)
+    return judged(by_method(score, METHODS, SEEDS))
 
 
 def _row(method: str, metric: str, values: Sequence[float], goal: float | None = None) -> Row:

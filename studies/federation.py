@@ -127,8 +127,9 @@ class _Site:
         return hash((id(self.data.files), self.reads))
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, _Site) and self.data.files is other.data.files
-        return same and self.reads == other.reads  # type: ignore[attr-defined]
+        if not isinstance(other, _Site):
+            return NotImplemented
+        return self.data.files is other.data.files and self.reads == other.reads
 
 
 @functools.cache

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import product
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
@@ -29,3 +30,14 @@ def played(play: Callable[..., T], jobs: Sequence[tuple[Any, ...]]) -> Iterator[
             print(*job, result, flush=True)  # what a study that is stopped leaves
             bar.advance(task)
             yield result
+
+
+def by_method(
+    score: Callable[[str, int], T], methods: Iterable[str], seeds: Iterable[int]
+) -> dict[str, list[T]]:
+    """Method → what each seed came to."""
+    jobs = list(product(methods, seeds))
+    found: dict[str, list[T]] = {}
+    for (method, _), result in zip(jobs, played(score, jobs), strict=True):
+        found.setdefault(method, []).append(result)
+    return found

@@ -64,23 +64,30 @@ def _of(rows: Iterable[Row]) -> list[str]:
 def _pivot(rows: Sequence[Row]) -> str:
     """One metric: a line a method, a column a setting."""
     settings = list(dict.fromkeys(row.setting for row in rows))
-    cells = {(row.method, row.setting): f"{row.mean:.3f} ± {row.sd:.3f}" for row in rows}
+    cells = {(row.method, row.setting): _figure(row) for row in rows}
     lines = [
         f"| {method} | " + " | ".join(cells.get((method, setting), "") for setting in settings)
         for method in dict.fromkeys(row.method for row in rows)
     ]
-    head = f"| {_words(rows[0].metric)} | " + " | ".join(settings) + " |"
+    seeds = max(row.seeds for row in rows)
+    of = f"{_words(rows[0].metric)}, {seeds} seed{'s' * (seeds > 1)}"
+    head = f"| {of} | " + " | ".join(settings) + " |"
     return "\n".join([head, "|---" * (len(settings) + 1) + "|", *(f"{line} |" for line in lines)])
 
 
 def _goals(rows: Sequence[Row]) -> str:
     lines = [
-        f"| {row.setting} | {row.method} | {_words(row.metric)} | {row.mean:.3f} ± {row.sd:.3f} "
+        f"| {row.setting} | {row.method} | {_words(row.metric)} | {_figure(row)} "
         f"| {row.goal:g} | {'**yes**' if row.met else '**no**'} |"
         for row in rows
     ]
     head = "| goals: setting | method | what | mean ± sd | at least | met |"
     return "\n".join([head, "|---" * 6 + "|", *lines])
+
+
+def _figure(row: Row) -> str:
+    """One seed has no spread, and 0.000 would claim one."""
+    return f"{row.mean:.3f} ± {row.sd:.3f}" if row.seeds > 1 else f"{row.mean:.3f}"
 
 
 def _words(metric: str) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import product
 from typing import Any
 
 from fedcore.config.plan import Plan
@@ -22,7 +21,7 @@ from fedcore.data.site import SiteData
 from fedcore.records import Split
 from studies import federation
 from studies.federation import macro_auc, trained
-from studies.jobs import played
+from studies.jobs import by_method
 from studies.rows import Row, gained
 from studies.settings import MR_ALONE, sites_of, small_plan
 
@@ -60,8 +59,5 @@ def score(method: str, seed: int) -> float:
 def main() -> list[Row]:
     """Every method with every seed."""
     sites_of(MR_ALONE)  # before the processes begin, which would all make them
-    jobs = list(product(METHODS, SEEDS))
-    found: dict[str, list[float]] = {}
-    for (method, _), auc in zip(jobs, played(score, jobs), strict=True):
-        found.setdefault(method, []).append(auc)
+    found = by_method(score, METHODS, SEEDS)
     return gained("skewed", "rare classes cut to a fifth", "macro_auc", found, base="FedAvg")

@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from statistics import fmean
 from typing import Any
 
@@ -24,7 +23,7 @@ from fedcore.config.task import Preprocessing
 from fedcore.data.ahead import learn_landmarks
 from fedcore.store.api import Store
 from studies.federation import macro_auc, trained
-from studies.jobs import played
+from studies.jobs import by_method
 from studies.rows import Row, gained
 from studies.settings import MR_ALONE, sites_of, small_plan
 
@@ -90,10 +89,7 @@ def score(method: str, seed: int) -> float:
 def main() -> list[Row]:
     """Every method with every seed."""
     sites_of(MR_ALONE)  # before the processes begin, which would all make them
-    jobs = list(product(METHODS, SEEDS))
-    found: dict[str, list[float]] = {}
-    for (method, _), auc in zip(jobs, played(score, jobs), strict=True):
-        found.setdefault(method, []).append(auc)
+    found = by_method(score, METHODS, SEEDS)
     return gained("unseen", "each hospital left out", "macro_auc", found, base="FedAvg", goal=GAIN)
 
 

@@ -17,9 +17,9 @@ def test_a_part_is_made_anew_and_the_prose_stays() -> None:
     assert page.startswith("Why.\n<!-- study: one -->\n")
     assert page.endswith("<!-- end -->\nSo.\n")
     assert "old" not in page
-    assert "| macro AUC | here | there |" in page
+    assert "| macro AUC, 2 seeds | here | there |" in page
     assert "| a | 0.600 ± 0.141 |  |" in page
-    assert "| b |  | 0.250 ± 0.000 |" in page
+    assert "| b |  | 0.250 |" in page
     assert "| here | a | macro AUC above b | 0.200 ± 0.141 | 0.3 | **no** |" in page
     assert filled(page, ROWS) == page
 
