@@ -6,6 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,38 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
 
 
+MadeOnce = Callable[[str, Callable[[Path], None]], Path]
+"""By a name and what makes it: a folder that is the same for all workers, to copy."""
+
+
 @pytest.fixture(scope="session")
-def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A PREFECT_HOME with its database, which takes a core 17 s: made once, by one worker."""
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> MadeOnce:
+    """What takes long to make is made by the first worker that needs it."""
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    home, made = shared / "prefect", shared / "prefect-made"
-    with (shared / "prefect-lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not made.exists():
-            home.mkdir(exist_ok=True)
-            subprocess.run(
-                [sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y"],
-                env={"PATH": os.defpath, "PREFECT_HOME": str(home), "DO_NOT_TRACK": "1"},
-                stdout=subprocess.DEVNULL, timeout=300, check=True,
-            )  # fmt: skip
-            made.touch()
-    return home
+
+    def folder(name: str, make: Callable[[Path], None]) -> Path:
+        place, made = shared / name, shared / f"{name}-made"
+        with (shared / f"{name}-lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                place.mkdir(exist_ok=True)
+                make(place)
+                made.touch()
+        return place
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prefect_home(made_once: MadeOnce) -> Path:
+    """A PREFECT_HOME with its database, which takes a core 17 s."""
+    return made_once("prefect", _upgrade_database)
+
+
+def _upgrade_database(home: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y"],
+        env={"PATH": os.defpath, "PREFECT_HOME": str(home), "DO_NOT_TRACK": "1"},
+        stdout=subprocess.DEVNULL, timeout=300, check=True,
+    )  # fmt: skip

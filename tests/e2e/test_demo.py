@@ -7,7 +7,7 @@ of the undisturbed one. Where the moment of a kill matters, ``trapped.py`` runs 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
-def undisturbed(new_workdir: Callable[[str], Path]) -> tuple[Path, dict[str, Any]]:
-    workdir = new_workdir("undisturbed")
+def undisturbed(brain_workdir: Callable[[str], Path]) -> tuple[Path, dict[str, Any]]:
+    workdir = brain_workdir("undisturbed")
     return workdir, end(start(workdir))
 
 
@@ -55,7 +55,6 @@ def test_nothing_is_left_running(undisturbed: tuple[Path, dict[str, Any]]) -> No
 
 STAGES_OF_THE_FLOW = [
     ("sees", "replies/north/.*/000000.safetensors"),
-    ("after", "rounds/00000/survivors.json"),
     ("before", "rounds/00000/record.json"),
     ("after", "verdict.json"),
     ("after", "release.json"),
@@ -81,54 +80,37 @@ def test_flow_killed_at_every_stage(
     assert Path(result["report"]).exists()
 
 
-def test_s3_killed_at_every_stage(tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]) -> None:
-    """The stack brings it back in seconds; server and clients wait for it, and nothing is lost."""
-    told = survived(
-        tmp_path / "without-s3",
-        undisturbed,
-        [
-            ("s3", "after", "orders/north/.*/000000.json"),
-            ("s3", "sees", "replies/north/.*/000000.safetensors"),
-            ("s3", "before", "rounds/00000/survivors.json"),
-            ("s3", "after", "rounds/00001/state.safetensors"),
-            ("s3", "before", "rounds/00000/record.json"),
-            ("s3", "after", "evaluations/00001-validation.json"),
-            ("s3", "after", "verdict.json"),
-        ],
-    )
-    assert "waiting up to 120 s for a store that is away" in told
+OF_EVERYTHING_ELSE = [
+    ("s3", "after", "orders/north/.*/000000.json"),
+    ("west", "sees", "replies/north/.*/000000.safetensors"),
+    ("s3", "before", "rounds/00000/survivors.json"),
+    ("s3", "after", "rounds/00001/state.safetensors"),
+    ("s3", "before", "rounds/00000/record.json"),
+    ("prefect", "after", "evaluations/00001-validation.json"),
+    ("clients", "after", "orders/west/.*/000002.json"),
+    ("prefect", "before", "rounds/00001/record.json"),
+    ("north", "after", "orders/west/.*/000004.json"),
+    ("s3", "after", "verdict.json"),
+    ("prefect", "after", "release.json"),
+]
 
 
-def test_clients_and_prefect_killed(
+def test_everything_else_killed_at_every_stage(
     tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]
 ) -> None:
-    """One client alone, and all at once: they are started again within the round. The run does not
-    need Prefect, and goes on while the stack brings it back."""
-    told = survived(
-        tmp_path / "hurt",
-        undisturbed,
-        [
-            ("prefect", "after", "orders/north/.*/000000.json"),
-            ("west", "sees", "replies/north/.*/000000.safetensors"),
-            ("prefect", "after", "evaluations/00001-validation.json"),
-            ("clients", "after", "orders/west/.*/000002.json"),
-            ("prefect", "before", "rounds/00001/record.json"),
-            ("north", "after", "orders/west/.*/000004.json"),
-            ("prefect", "after", "release.json"),
-        ],
-    )
-    assert "started again, because its client ended with exit code 137" in told
+    """The run goes through all these kills by itself.
 
-
-def survived(
-    workdir: Path, undisturbed: tuple[Path, dict[str, Any]], traps: Sequence[Sequence[str]]
-) -> str:
-    """The run goes through all these kills by itself. Returns what it told meanwhile."""
-    result = end(start(copy_of(undisturbed[0], workdir), traps=traps))
+    The stack brings S3 back in seconds; server and clients wait for it. One client alone, and all
+    at once, are started again within the round. Prefect the run does not need, and goes on while
+    the stack brings it back.
+    """
+    workdir = copy_of(undisturbed[0], tmp_path / "hurt")
+    result = end(start(workdir, traps=OF_EVERYTHING_ELSE))
     told = log_of(workdir).read_text()
-    assert sprung(workdir) == len(traps), told
+    assert sprung(workdir) == len(OF_EVERYTHING_ELSE), told
     assert result["run_id"] != undisturbed[1]["run_id"]
     assert result["params_sha256"] == undisturbed[1]["params_sha256"]
+    assert "waiting up to 120 s for a store that is away" in told
+    assert "started again, because its client ended with exit code 137" in told
     assert "dropped out" not in told
     assert nothing_runs(workdir), processes(workdir)
-    return told

@@ -13,8 +13,8 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
-def compressed(new_workdir: Callable[[str], Path]) -> tuple[Path, dict[str, Any]]:
-    workdir = new_workdir("compressed")
+def compressed(brain_workdir: Callable[[str], Path]) -> tuple[Path, dict[str, Any]]:
+    workdir = brain_workdir("compressed")
     trap = ("north", "sees", "replies/north/.*/000000.safetensors")
     return workdir, end(start(workdir, "--compress", "--rounds", "3", traps=[trap]))
 

@@ -20,8 +20,8 @@ MOSTLY_HELD_OUT = {"task": {"dataset": {"arguments": {"fractions": [0.25, 0.35, 
 
 
 @pytest.fixture(scope="module")
-def masked(new_workdir: Callable[[str], Path]) -> Result:
-    workdir = new_workdir("masks")
+def masked(brain_workdir: Callable[[str], Path]) -> Result:
+    workdir = brain_workdir("masks")
     return workdir, end(start(workdir, "--secure", "masks", changes=MOSTLY_HELD_OUT))
 
 

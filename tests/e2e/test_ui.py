@@ -18,10 +18,12 @@ from typing import Any
 
 import httpx
 import pytest
-from running import processes, small_plan, until
+from demo_runs import SCALE, small_plan
+from running import processes, until
 
 from fedcore.config import federation as federations
 from fedcore.config import plan as plans
+from fedcore.config.plan import Gates
 from fedcore.server.connect import server_store
 from fedcore.server.result import finished_run
 
@@ -38,13 +40,15 @@ class Up:
 
     workdir: Path
     plan: Path
+    long: Path
+    """A plan whose run is never over while somebody looks."""
 
     def start(self) -> None:
         """Start it, and return when a run can be started."""
         log = self.workdir.parent / "up.log"
         self._command = subprocess.Popen(
             [sys.executable, "-m", "fedcore", "up", "--workdir", str(self.workdir),
-             "--scale", "0.3"],
+             "--scale", SCALE],
             stderr=log.open("w"),
             env={name: value for name, value in os.environ.items() if "PREFECT" not in name},
             start_new_session=True,
@@ -78,13 +82,13 @@ class Up:
         answer.raise_for_status()
         return answer.json()
 
-    def trigger(self) -> str:
+    def trigger(self, plan: Path | None = None) -> str:
         """What the UI's Submit does. Returns the flow run's id."""
         (deployment,) = self.post("deployments/filter")
         created = self.post(
             f"deployments/{deployment['id']}/create_flow_run",
             state={"type": "SCHEDULED"},
-            parameters={"plan": str(self.plan)},
+            parameters={"plan": str(plan or self.plan)},
         )
         return str(created["id"])
 
@@ -121,9 +125,12 @@ class Up:
 
 
 @pytest.fixture(scope="module")
-def up(new_workdir: Callable[[str], Path]) -> Iterator[Up]:
-    workdir = new_workdir("up")
-    command = Up(workdir, small_plan(workdir.parent / "small.yaml"))
+def up(brain_workdir: Callable[[str], Path]) -> Iterator[Up]:
+    workdir = brain_workdir("up")
+    no_gate = {"gates": dict.fromkeys(Gates.model_fields)}
+    plan = small_plan(workdir.parent / "small.yaml", no_gate)
+    long = small_plan(workdir.parent / "long.yaml", {**no_gate, "rounds": 1000})
+    command = Up(workdir, plan, long)
     command.start()
     yield command
     command.kill()
@@ -175,8 +182,11 @@ def test_killed_flow_and_killed_server_go_on_with_the_same_run(up: Up, undisturb
     assert up.result(run_id)["params_sha256"] == undisturbed
 
 
-def test_a_run_is_started_in_the_browser(up: Up, browser: Any) -> None:
-    """Deployments, train, Run, Custom run; another plan; Submit; watched until it is completed."""
+def test_a_run_is_started_and_others_are_read_in_the_browser(
+    up: Up, undisturbed: str, browser: Any
+) -> None:
+    """Deployments, train, Run, Custom run; another plan; Submit. It runs; an earlier one is over,
+    and shows what its rounds came to."""
     from selenium.webdriver.common.keys import Keys
 
     browser.open(f"{up.url}/deployments")
@@ -188,14 +198,17 @@ def test_a_run_is_started_in_the_browser(up: Up, browser: Any) -> None:
     field = browser.find("//textarea[1]")
     assert browser.value(field) == str(up.workdir / "plan.yaml")
     field.send_keys(Keys.CONTROL, "a")
-    field.send_keys(str(up.plan))
+    field.send_keys(str(up.long))
     before = up.flow_runs()
     browser.click("//button[normalize-space()='Submit']")
     # Not by the message's "View run": on a busy machine it is gone before it was clicked.
     (started,) = until(lambda: up.flow_runs() - before, seconds=60, told="Submit starts a run")
     browser.open(f"{up.url}/runs/flow-run/{started}")
-    browser.find("//*[normalize-space()='Completed']", seconds=300)
+    browser.find("//*[normalize-space()='Running']", seconds=120)
 
+    (completed, *_) = (run for run in before if up.flow_run(run)["state"]["name"] == "Completed")
+    browser.open(f"{up.url}/runs/flow-run/{completed}")
+    browser.find("//*[normalize-space()='Completed']")
     browser.click("//*[normalize-space()='Artifacts']")
     browser.click("//a[contains(@href, '/artifacts/')][contains(., '-00001')]")
     for site in SITES:
@@ -203,8 +216,8 @@ def test_a_run_is_started_in_the_browser(up: Up, browser: Any) -> None:
 
 
 def test_ctrl_c_ends_everything(up: Up) -> None:
-    flow_run_id = up.trigger()
-    up.await_state(flow_run_id, "Running")
+    if not processes(up.workdir, ENGINE):  # none was begun in the browser
+        up.await_state(up.trigger(up.long), "Running")
     until(lambda: len(processes(up.workdir, CLIENT)) == len(SITES))
     assert up.interrupt() == 0
     until(lambda: not processes(up.workdir), seconds=30, told="nothing outlives it")

@@ -1,4 +1,7 @@
-"""The demo command on real services, short: started, perhaps with traps, and read when it ends."""
+"""The demo command on real services, short: started, perhaps with traps, and read when it ends.
+
+Two short rounds on a coarse grid, with splits that leave few subjects enough to evaluate.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +15,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from coarse import changed
+from coarse import COARSE, changed
 from ruamel.yaml import YAML
 from running import processes
 
-from fedcore.demo.plan import SHIPPED
+from fedcore.demo import prepare, silent
+from fedcore.demo.plan import SHIPPED, Choices
 
-DEMO = ["demo", "--scale", "0.3", "--rounds", "2", "--json"]
+SCALE = "0.3"
+DEMO = ["demo", "--scale", SCALE, "--json"]
 TRAPPED = Path(__file__).parent / "trapped.py"
 PLANS = Path(__file__).parents[2] / "plans"
 TIMEOUT = 600.0
 
 
-def small_plan(path: Path, changes: Mapping[str, Any], disease: str) -> Path:
-    """The shipped plan, shorter, and with splits that leave few subjects enough to evaluate."""
+def small_plan(path: Path, changes: Mapping[str, Any], disease: str = "brain") -> Path:
+    """Write the shipped plan, made small and then changed."""
     yaml = YAML()
     plan = yaml.load(PLANS / SHIPPED[disease])
+    plan["rounds"] = 2
     plan["training"]["epochs"] = 1
+    plan["timeouts"]["poll"] = 0.15  # of the default a third: asking takes CPU
     plan["task"]["dataset"]["arguments"]["fractions"] = [0.4, 0.3, 0.3]
-    yaml.dump(changed(plan, changes), path)
+    yaml.dump(changed(changed(plan, {"task": COARSE[disease]}), changes), path)
     return path
 
 
@@ -53,6 +60,13 @@ def start(
             text=True,
             env=environment,
         )  # fmt: skip
+
+
+def make_hospitals(workdir: Path) -> None:
+    """A stack, stopped again, in which the brain's hospitals have their scans."""
+    plan = small_plan(workdir.parent / "small.yaml", {})
+    with prepare(workdir, choices=Choices(plan), scale=float(SCALE), on_stage=silent):
+        pass
 
 
 def log_of(workdir: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Commands as a user runs them: a small plan for them, and what of them is still running."""
+"""Commands as a user runs them: waiting for them, and what of them is still running."""
 
 from __future__ import annotations
 
@@ -6,22 +6,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-from ruamel.yaml import YAML
-
-SHIPPED = Path(__file__).parents[2] / "plans" / "brain_tumour.yaml"
-
-
-def small_plan(path: Path) -> Path:
-    """The shipped plan: two short rounds, splits for few subjects, and no gate to pass."""
-    yaml = YAML()
-    plan = yaml.load(SHIPPED)
-    plan["rounds"] = 2
-    plan["training"]["epochs"] = 1
-    plan["task"]["dataset"]["arguments"]["fractions"] = [0.4, 0.3, 0.3]
-    plan["gates"] = {}
-    yaml.dump(plan, path)
-    return path
 
 
 def until(condition: Callable[[], Any], *, seconds: float = 300.0, told: str = "") -> Any:
