@@ -117,17 +117,17 @@ def sites_of(setting: str) -> Mapping[str, Store]:
 
 def small_plan(
     seed: int, changes: Sections, *,
-    coarse: bool = False, modalities: Sequence[str] | None = None,
+    rounds: int = 12, coarse: bool = False, modalities: Sequence[str] | None = None,
     fractions: Sequence[float] = FRACTIONS,
 ) -> Plan:  # fmt: skip
-    """The shipped plan on a coarser grid, for fewer rounds and unclipped, with these changes.
+    """The shipped plan on a coarser grid, for fewer rounds or more, and unclipped, with these changes.
 
     ``coarse``: a grid that is coarser still, for studies of many trainings. ``modalities``: those
     of the plan's that are kept; None = all.
     """
     text = (Path(__file__).parents[1] / "plans" / "brain_tumour.yaml").read_text(encoding="utf-8")
     fields = plans.parse(text).model_dump(mode="json")
-    fields |= {"seed": seed, "rounds": 12}
+    fields |= {"seed": seed, "rounds": rounds}
     fields["task"]["dataset"]["arguments"] |= {
         "shape": [28, 32, 28], "spacing_mm": 6.0, "fractions": list(fractions),
     }  # fmt: skip
