@@ -120,7 +120,7 @@ def small_plan(
     rounds: int = 12, coarse: bool = False, modalities: Sequence[str] | None = None,
     fractions: Sequence[float] = FRACTIONS,
 ) -> Plan:  # fmt: skip
-    """The shipped plan on a coarser grid, for fewer rounds or more, and unclipped, with these changes.
+    """The shipped plan on a coarser grid and unclipped, for so many rounds, with these changes.
 
     ``coarse``: a grid that is coarser still, for studies of many trainings. ``modalities``: those
     of the plan's that are kept; None = all.
