@@ -1,5 +1,7 @@
-"""The shipped plans at small size: changes to their tasks that make grids coarse, and models narrow
-where nothing is said of their bytes."""
+"""The shipped plans at small size: changes that make grids coarse, and some models narrow.
+
+The brain's keeps its width: tests say how many bytes it takes to send.
+"""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def small_plan(path: Path, changes: Mapping[str, Any], disease: str = "brain") -
     plan = yaml.load(PLANS / SHIPPED[disease])
     plan["rounds"] = 2
     plan["training"]["epochs"] = 1
-    plan["timeouts"]["poll"] = 0.15  # of the default a third: asking takes CPU
+    plan["timeouts"]["poll"] = 0.15  # asked a third as often: that takes CPU too
     plan["task"]["dataset"]["arguments"]["fractions"] = [0.4, 0.3, 0.3]
     yaml.dump(changed(changed(plan, {"task": COARSE[disease]}), changes), path)
     return path
