@@ -26,6 +26,7 @@ from fedcore import params as flat
 from fedcore.aggregation import scaffold
 from fedcore.client.learner import Learner
 from fedcore.client.personal import Personal
+from fedcore.config import counting
 from fedcore.config.functions import resolve
 from fedcore.config.plan import Plan
 from fedcore.config.section import Function
@@ -218,8 +219,7 @@ def summarised(
         learner = Learner(plan, sites[name], min_cell=min_cell)
         found = learner.evaluate(order, "", params, None, _personal(own, name, order))
         statistics = merge([statistics, found.statistics])
-    summary: Mapping[str, Any] = resolve(plan.task.metrics.summarise)(statistics, plan.task.classes)
-    return summary
+    return counting.summarise(plan.task, statistics)
 
 
 def data_of(plan: Plan, sites: Mapping[str, Store]) -> dict[str, Mapping[str, Any]]:
