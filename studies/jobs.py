@@ -33,11 +33,11 @@ def played(play: Callable[..., T], jobs: Sequence[tuple[Any, ...]]) -> Iterator[
 
 
 def by_method(
-    score: Callable[[str, int], T], methods: Iterable[str], seeds: Iterable[int]
+    score: Callable[..., T], methods: Iterable[str], seeds: Iterable[int], *first: Any
 ) -> dict[str, list[T]]:
-    """Method → what each seed came to."""
-    jobs = list(product(methods, seeds))
+    """Method → what each seed came to. ``first``: what ``score`` takes before those two."""
+    jobs = [(*first, *job) for job in product(methods, seeds)]
     found: dict[str, list[T]] = {}
-    for (method, _), result in zip(jobs, played(score, jobs), strict=True):
-        found.setdefault(method, []).append(result)
+    for job, result in zip(jobs, played(score, jobs), strict=True):
+        found.setdefault(job[-2], []).append(result)
     return found

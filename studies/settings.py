@@ -95,6 +95,11 @@ UNFAIR = replace(BRAIN, hospitals=(
 ))  # fmt: skip
 """Of four hospitals' subjects an eighth was scanned without; most of them at one hospital."""
 
+FAIR = replace(BRAIN, hospitals=tuple(
+    Hospital(name, 112, (AGENT, NO_AGENT), _MR_ALONE) for name in _NAMES
+))  # fmt: skip
+"""As many subjects, half of whom were scanned without."""
+
 AS_THEY_COME = "as-they-come"
 JUDGES = replace(BRAIN, hospitals=(
     Hospital(AS_THEY_COME, 256, (AGENT,) * 7 + (NO_AGENT,), _MR_ALONE),

@@ -5,13 +5,14 @@
 The plan ``plans/brain_tumour_synthetic.yaml`` is trained on the demo's scans, with each of the
 generative models; each draws as many subjects of each class, and they are judged: by a classifier
 that is trained on them and tested on real held-out subjects, beside one trained on the real ones;
-by what they add to the smallest site's own; and by the test for memorisation. What is filled in for
-a modality that a subject lacks is compared with the image that was hidden.
+by what they add to the smallest site's own, mixed with them or before them; and by the test for
+memorisation. What is filled in for a modality that a subject lacks is compared with the image that
+was hidden.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,21 @@ from fedcore.training import local, nearest
 from fedcore.training.nearest import to_nearest
 from fedcore.training.state import load_params
 from studies.federation import data_of, hospitals, macro_auc, trained
+from studies.jobs import by_method
 from studies.rows import Row, row
 
 PLAN = Path(__file__).parents[1] / "plans" / "brain_tumour_synthetic.yaml"
 COUNT = 300
 SEEDS = range(3)
-REAL = "real subjects"
 STEPS = 450  # of a classifier, whatever it is trained on
+REAL = "real subjects"
+PLANS = VAE, GAN = "VAE", "GAN"
+ON_REAL, AUC = "tested on real subjects", "macro_auc"
+ALL, FEW = "all sites' own", "the smallest site's own"
+GAIN, P_VALUE = "macro_auc above the site's own alone", "p-value of memorisation"
+GOALS = {GAIN: 0.0, P_VALUE: 0.05}
 
-GAN: Mapping[str, Any] = {
+AS_COMMENT: Mapping[str, Any] = {
     "model": {
         "function": "fedcore.models.adversarial:conditional_gan",
         "arguments": {"shape": [20, 24, 20], "latent": 8},
@@ -61,41 +68,68 @@ GAN: Mapping[str, Any] = {
 Datasets = Mapping[str, Mapping[str, Any]]
 """Site → split → its subjects."""
 
+Figures = Mapping[tuple[str, str, str], float]
+"""Setting, method and metric → value."""
+
 
 def main() -> list[Row]:
-    """Every figure of docs/synthetic.md."""
-    plan, sites = plans.load(PLAN), hospitals()
+    """Every figure of docs/synthetic.md; of each seed a generator and classifiers."""
+    hospitals()  # before the processes begin, which would all make them
+    return judged(by_method(score, (REAL, *PLANS), SEEDS))
+
+
+def score(model: str, seed: int) -> Figures:
+    """Of real subjects, or of a generator and of what it draws."""
+    plan, sites = plan_of(model, seed), hospitals()
     data = data_of(plan, sites)
     train, test = pooled(data, "train"), pooled(data, "test")
     alone = data[min(data, key=lambda site: len(data[site]["train"]))]["train"]
-    few = of_use(alone, test, plan.task)
-    found = [
-        row("synthetic", "trained on all sites", REAL, "macro_auc",
-            of_use(train, test, plan.task)),
-        row("synthetic", "trained on smallest site", REAL, "macro_auc", few),
-    ]  # fmt: skip
-    for method, its in {"conditional VAE": plan, "conditional GAN": adversarial(plan)}.items():
-        params = trained(its, sites)
-        own, model = macro_auc(its, sites, params), generator(its, params)
-        made = drawn(model, its.task, COUNT, seed=its.seed)
-        more = of_use(Pooled([alone, made]), test, its.task)
-        found += [
-            row("synthetic", "the model itself", method, "macro_auc", [own]),
-            row("synthetic", "trained on synthetic", method, "macro_auc",
-                of_use(made, test, its.task)),
-            *what_is_gained(method, few, more),
-            *copies(method, made, train, test),
-        ]  # fmt: skip
-        if isinstance(model, ConditionalVae):
-            found += filled_in(method, model, train, test)
-    return found
+    if model == REAL:
+        trained_on = {ALL: [train], FEW: [alone]}
+        return {(ON_REAL, name, AUC): of_use(test, plan, of) for name, of in trained_on.items()}
+    params = trained(plan, sites)
+    drawer = generator(plan, params)
+    made = drawn(drawer, plan.task, COUNT, seed=seed)
+    trained_on = {
+        f"the {model}'s": [made],
+        f"{FEW}, and the {model}'s": [Pooled([alone, made])],
+        f"the {model}'s, then {FEW}": [made, alone],
+    }
+    return {
+        (ON_REAL, f"the {model} itself", AUC): macro_auc(plan, sites, params),
+        **{(ON_REAL, name, AUC): of_use(test, plan, of) for name, of in trained_on.items()},
+        **copies(model, made, train, test),
+        **(filled_in(model, drawer, train, test) if isinstance(drawer, ConditionalVae) else {}),
+    }
+
+
+def judged(found: Mapping[str, Sequence[Figures]]) -> list[Row]:
+    """A row a figure, with its goal; and what made subjects add to the smallest site, seed by seed,
+    beside its own alone."""
+    rows = []
+    few = [of[ON_REAL, FEW, AUC] for of in found[REAL]]
+    for runs in found.values():
+        for setting, method, metric in runs[0]:
+            values = [of[setting, method, metric] for of in runs]
+            rows.append(row("synthetic", setting, method, metric, values, goal=GOALS.get(metric)))
+            if FEW in method and method != FEW:
+                gain = [of - without for of, without in zip(values, few, strict=True)]
+                rows.append(row("synthetic", setting, method, GAIN, gain, goal=GOALS[GAIN]))
+    return rows
+
+
+def plan_of(model: str, seed: int) -> Plan:
+    """The shipped plan with this seed; for the GAN with what it has as a comment."""
+    plan = plans.load(PLAN)
+    plan = adversarial(plan) if model == GAN else plan
+    return plan.model_copy(update={"seed": seed})
 
 
 def adversarial(plan: Plan) -> Plan:
     """The plan with the GAN."""
     fields = plan.model_dump(mode="json")
-    fields["training"] = GAN["training"]
-    fields["task"] |= {name: GAN[name] for name in ("model", "metrics")}
+    fields["training"] = AS_COMMENT["training"]
+    fields["task"] |= {name: AS_COMMENT[name] for name in ("model", "metrics")}
     return Plan.model_validate(fields)
 
 
@@ -123,57 +157,50 @@ def drawn(model: Generative, task: Task, count: int, *, seed: int) -> BidsDatase
     return BidsDataset(model.modalities, (), tuple(examples))
 
 
-def of_use(subjects: Any, test: Any, task: Task, seeds: Sequence[int] = SEEDS) -> list[float]:
-    """Macro AUC on real subjects of classifiers trained on these, one of each seed."""
-    epochs = round(STEPS * 8 / len(subjects))
-    training = Training(epochs=max(1, epochs), batch_size=8, learning_rate=0.002)
-    found = []
-    for seed in seeds:
-        torch.manual_seed(seed)
-        module = classifier(task, fusion="attention", modality_dropout=0.2)
-        result = local.train(module, subjects, cross_entropy, training, seed=seed)
+def of_use(test: Any, plan: Plan, trained_on: Sequence[Any]) -> float:
+    """Macro AUC on real subjects of a classifier trained on these, and then on those."""
+    torch.manual_seed(plan.seed)
+    module = classifier(plan.task, fusion="attention", modality_dropout=0.2)
+    for subjects in trained_on:
+        epochs = round(STEPS / len(trained_on) * 8 / len(subjects))
+        training = Training(epochs=max(1, epochs), batch_size=8, learning_rate=0.002)
+        result = local.train(module, subjects, cross_entropy, training, seed=plan.seed)
         load_params(module, result.params)
-        scores, targets = local.predict(module, test, training)
-        counts = collect(scores, targets, {}, num_classes=len(task.classes))
-        found.append(summarise(counts, task.classes)["overall"]["macro_auc"]["value"])
-    return [round(auc, 4) for auc in found]
+    scores, targets = local.predict(module, test, training)
+    counts = collect(scores, targets, {}, num_classes=len(plan.task.classes))
+    return float(summarise(counts, plan.task.classes)["overall"]["macro_auc"]["value"])
 
 
-def what_is_gained(method: str, few: Sequence[float], more: Sequence[float]) -> Iterator[Row]:
-    """By the smallest site, seed by seed, of classifiers trained on ``more`` than its own few."""
-    setting = "trained on smallest site and synthetic"
-    gain = [of - without for of, without in zip(more, few, strict=True)]
-    yield row("synthetic", setting, method, "macro_auc", more)
-    yield row("synthetic", setting, method, "macro_auc above the site alone", gain, goal=0.0)
-
-
-def copies(method: str, made: BidsDataset, train: Any, held_out: Any) -> Iterator[Row]:
+def copies(model: str, made: BidsDataset, train: Any, held_out: Any) -> Figures:
     """Whether the synthetic subjects are nearer to those trained on than chance explains."""
     images, _ = batch(made)
     synthetic = {name: images[name] for name in made.modalities}
     found = memorisation(*(to_nearest(of, synthetic) for of in (train, held_out)))
-    yield row("synthetic", "copies", method, "closeness", [found.closeness])
-    yield row("synthetic", "copies", method, "closeness by chance, at least", [found.low])
-    yield row("synthetic", "copies", method, "closeness by chance, at most", [found.high])
-    yield row("synthetic", "copies", method, "p-value of memorisation", [found.p_value], goal=0.05)
+    return {
+        ("copies", f"the {model}'s", "closeness"): found.closeness,
+        ("copies", f"the {model}'s by chance, at least", "closeness"): found.low,
+        ("copies", f"the {model}'s by chance, at most", "closeness"): found.high,
+        ("copies", f"the {model}'s", P_VALUE): found.p_value,
+    }
 
 
-def filled_in(method: str, model: ConditionalVae, train: Any, test: Any) -> Iterator[Row]:
+def filled_in(model: str, drawer: ConditionalVae, train: Any, test: Any) -> Figures:
     """By modality, the share of its variance, about the mean training image, that the others of the
     same subject explain."""
     known, _ = batch(train)
     hidden, _ = batch(test)
-    for column, name in enumerate(model.modalities):
+    found = {}
+    for column, name in enumerate(drawer.modalities):
         rest = {**hidden, "present": hidden["present"].clone()}
         rest["present"][:, column] = 0
         usable = (hidden["present"][:, column] > 0.5) & (rest["present"].sum(dim=1) > 0)
         with torch.no_grad():
-            guess = model.expected(rest)[name][usable]
+            guess = drawer.expected(rest)[name][usable]
         mean = known[name][known["present"][:, column] > 0.5].mean(dim=0)
         truth = hidden[name][usable]
         unexplained = (guess - truth).square().mean() / (mean - truth).square().mean()
-        share = float(1 - unexplained)
-        yield row("synthetic", f"filled in: {name}", method, "variance explained", [share])
+        found[f"filled in by the {model}", name, "variance explained"] = float(1 - unexplained)
+    return found
 
 
 def batch(subjects: Any) -> tuple[dict[str, Tensor], Tensor]:

@@ -24,7 +24,7 @@ from fedcore.models.initial import build_model
 from fedcore.registry.api import Registry
 from fedcore.store.filesystem import FilesystemStore
 from fedcore.training.state import get_params
-from studies.synthetic import GAN, adversarial
+from studies.synthetic import AS_COMMENT, adversarial
 
 SHIPPED = Path(__file__).parents[1] / "plans" / "brain_tumour_synthetic.yaml"
 FEDERATION = """
@@ -239,5 +239,5 @@ def test_the_other_model_is_a_comment_in_the_shipped_plan() -> None:
     lines = [line[2:] for line in comment.splitlines()[2:] if line.startswith("# ")]
     read = YAML(typ="safe", pure=True)
     inside, own = (read.load("\n".join(part)) for part in (lines[:4], lines[4:]))
-    assert inside | own == GAN
+    assert inside | own == AS_COMMENT
     assert isinstance(build_model(adversarial(plans.load(SHIPPED))), ConditionalGan)

@@ -74,29 +74,28 @@ class ConditionalGan(Generative):
     def __init__(
         self, encoder: Mapping[str, Player], classes: int, *, latent: int, width: int, flip: bool
     ) -> None:
-        super().__init__(encoder, classes, latent)
-        self.width, self.flip = width, flip
+        super().__init__(encoder, classes, latent=latent, modality_dropout=0.0, flip=flip)
+        self.width = width
         self.critic = nn.Linear(width, classes)
         self.judge = nn.Linear(width, classes)
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """As ``ConditionalVae``: images by name, and "present" (B, M) of 0 and 1."""
-        inputs = self._blanked(inputs)
         present = inputs["present"] > 0.5
-        if not self.training:
-            images = {name: coarse(inputs[name]) for name, _ in self._given(inputs, present)}
-            return self._judged(images, present)[:, 0]
-        return self._game(self._mirrored(inputs) if self.flip else inputs, present)
+        images = self._shown(inputs, present, self._turned(present))
+        if self.training:
+            return self._game(images, present)
+        return self._judged({name: coarse(image) for name, image in images.items()}, present)[:, 0]
 
-    def _game(self, inputs: dict[str, Tensor], present: Tensor) -> Tensor:
+    def _game(self, images: Mapping[str, Tensor], present: Tensor) -> Tensor:
         """Beside each real subject a made one of each class, scored by critic and judge."""
         z = torch.randn(present.shape[0], 1, self.latent, device=present.device)
         shown, told = dict[str, Tensor](), dict[str, Tensor]()
-        for name, _ in self._given(inputs, present):
-            part, image = self._part(name), inputs[name].flatten(1).unsqueeze(1)
+        for name, image in images.items():
+            part, flat = self._part(name), image.flatten(1).unsqueeze(1)
             made = part.decode(z, self._each_class(z))  # (B, K, V)
             still = made.detach()
-            shown[name] = torch.cat([image, still, _reversed(made)], dim=1)
+            shown[name] = torch.cat([flat, still, _reversed(made)], dim=1)
             told[name] = coarse(still.view(*still.shape[:2], *part.shape))
         scores = self._read("critic", shown, present)  # (B, 1 + 2K, K)
         of_still, of_made = scores[:, 1:].chunk(2, dim=1)
@@ -104,10 +103,10 @@ class ConditionalGan(Generative):
         game = real - made - 0.5 * real.square() - 0.5 * still.square()
         return game + _own(self._judged(told, present))
 
-    def _judged(self, images: dict[str, Tensor], present: Tensor) -> Tensor:
+    def _judged(self, images: Mapping[str, Tensor], present: Tensor) -> Tensor:
         return self._read("judge", images, present).log_softmax(dim=2)
 
-    def _read(self, who: str, images: dict[str, Tensor], present: Tensor) -> Tensor:
+    def _read(self, who: str, images: Mapping[str, Tensor], present: Tensor) -> Tensor:
         """Scores (B, C, K) by ``who`` of C subjects (images (B, C, V)), who have what is
         ``present`` (B, M).
 
@@ -116,10 +115,11 @@ class ConditionalGan(Generative):
         (the equalised rate of Karras et al. 2018, https://arxiv.org/abs/1710.10196).
         """
         read = torch.zeros(present.shape[0], 1, self.width + self.classes, device=present.device)
-        for name, has in self._given(images, present):
+        columns = self._columns(present)
+        for name, image in images.items():
             part = self._part(name)
-            image = images[name] / part.unit / images[name].shape[2] ** 0.5
-            read = read + getattr(part, who)(image) * has.view(-1, 1, 1)
+            scaled = image / part.unit / image.shape[2] ** 0.5
+            read = read + getattr(part, who)(scaled) * columns[name].view(-1, 1, 1)
         hidden, line = read[..., : self.width], read[..., self.width :]
         return line + getattr(self, who)(functional.silu(hidden))  # type: ignore[no-any-return]
 

@@ -19,6 +19,7 @@ from fedcore.models.fusion import (
     SumFusion,
 )
 from fedcore.models.heads import ClassificationHead
+from fedcore.models.multimodal import Multimodal
 from fedcore.models.zoo import zoo_encoder
 
 Fusion = Literal[
@@ -27,26 +28,14 @@ Fusion = Literal[
 ]  # fmt: skip
 
 
-class MultimodalClassifier(nn.Module):
-    """Logits of a subject's class from the modalities that the subject has.
-
-    ``modalities`` names the columns of ``present``, in the order of the plan.
-    """
+class MultimodalClassifier(Multimodal):
+    """Logits of a subject's class from the modalities that the subject has."""
 
     def __init__(
-        self,
-        encoder: Mapping[str, nn.Module],
-        fusion: nn.Module,
-        head: nn.Module,
-        *,
-        modality_dropout: float,
-        flip: bool,
-    ) -> None:
-        super().__init__()
-        self.modalities = tuple(encoder)
-        self.modality_dropout = modality_dropout
-        self.flip = flip
-        self.encoder = nn.ModuleDict(encoder)
+        self, encoder: Mapping[str, nn.Module], fusion: nn.Module, head: nn.Module, *,
+        modality_dropout: float, flip: bool,
+    ) -> None:  # fmt: skip
+        super().__init__(encoder, modality_dropout=modality_dropout, flip=flip)
         self.fusion = fusion
         self.head = head
 
@@ -57,30 +46,13 @@ class MultimodalClassifier(nn.Module):
         A modality that is not in ``inputs`` is not computed and its encoder gets no gradient. An
         image whose ``present`` is 0 may hold anything, NaN included. Returns logits (B, K).
         """
-        if self.training:
-            inputs = self._varied(inputs)
-        present = inputs["present"] > 0.5
-        tokens = {}
-        for name, column in zip(self.modalities, present.unbind(dim=1), strict=True):
-            if name in inputs:
-                image = inputs[name].masked_fill(~_by_subject(column, inputs[name]), 0.0)
-                tokens[name] = self.encoder[name](image)
+        present = self._seen(inputs["present"] > 0.5)
+        images = self._shown(inputs, present, self._turned(present))
+        tokens = {name: self.encoder[name](image) for name, image in images.items()}
         blank = torch.zeros_like(next(iter(tokens.values())))
         given = torch.tensor([name in tokens for name in self.modalities], device=present.device)
         every = torch.stack([tokens.get(name, blank) for name in self.modalities], dim=1)
         return self.head(self.fusion(every, present & given))  # type: ignore[no-any-return]
-
-    def _varied(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        varied = dict(inputs)
-        if self.modality_dropout > 0:
-            varied["present"] = drop(inputs["present"] > 0.5, self.modality_dropout).float()
-        if self.flip:
-            mirrored = torch.rand(len(inputs["present"]), device=inputs["present"].device) < 0.5
-            for name in self.modalities:
-                if name in inputs:
-                    image = inputs[name]
-                    varied[name] = torch.where(_by_subject(mirrored, image), image.flip(2), image)
-        return varied
 
 
 def classifier(
@@ -163,14 +135,3 @@ def _joined(
                 f"task.model: fusion {kind!r} is unknown; use one of {', '.join(get_args(Fusion))}"
             )
     return features, fusion, ClassificationHead(features, classes, dropout=dropout)
-
-
-def _by_subject(column: Tensor, image: Tensor) -> Tensor:
-    return column.view(-1, *(1,) * (image.ndim - 1))
-
-
-def drop(present: Tensor, chance: float) -> Tensor:
-    """Hide modalities at random, (B, M) → (B, M), but never the last one a subject has."""
-    draw = torch.rand(present.shape, device=present.device).masked_fill(~present, -1.0)
-    kept = (draw >= chance) | (draw == draw.amax(dim=1, keepdim=True))
-    return present & kept

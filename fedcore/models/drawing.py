@@ -7,7 +7,7 @@ templates t are what makes a class of what is drawn (docs/synthetic.md).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import cast
 
@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from fedcore.config.task import Task
 from fedcore.errors import ConfigError
+from fedcore.models.multimodal import Multimodal
 
 COARSE = 2
 """Voxels an axis that who reads an image takes together."""
@@ -39,18 +40,15 @@ class Decoder(nn.Module):
         return self.outward(z) + self.template(weights)  # type: ignore[no-any-return]
 
 
-class Generative(nn.Module):
-    """A model that draws subjects who do not exist, with every modality.
+class Generative(Multimodal):
+    """A model that draws subjects who do not exist, with every modality."""
 
-    ``modalities`` names the columns of ``present``, in the order of the plan. What belongs to one
-    is a module, ``encoder.<modality>``: who lacks the modality trains and sends none of it.
-    """
-
-    def __init__(self, encoder: Mapping[str, Decoder], classes: int, latent: int) -> None:
-        super().__init__()
-        self.modalities = tuple(encoder)
+    def __init__(
+        self, encoder: Mapping[str, Decoder], classes: int, *,
+        latent: int, modality_dropout: float, flip: bool,
+    ) -> None:  # fmt: skip
+        super().__init__(encoder, modality_dropout=modality_dropout, flip=flip)
         self.classes, self.latent = classes, latent
-        self.encoder = nn.ModuleDict(encoder)
 
     def sample(self, classes: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """New subjects of these classes (B,): name → images (B, 1, X, Y, Z)."""
@@ -67,26 +65,6 @@ class Generative(nn.Module):
         return {
             name: part.decode(z, weights).view(len(z), 1, *part.shape)
             for name, part in parts.items()
-        }
-
-    def _given(self, inputs: dict[str, Tensor], present: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """The modalities that anyone here has, each with its column (B,) of ``present``."""
-        for name, column in zip(self.modalities, present.unbind(dim=1), strict=True):
-            if name in inputs:
-                yield name, column
-
-    def _blanked(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Zeros where a modality is absent: an image there may hold anything, NaN included."""
-        given = self._given(inputs, inputs["present"] > 0.5)
-        return inputs | {name: inputs[name].masked_fill(~_cubic(has), 0.0) for name, has in given}
-
-    def _mirrored(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Every other head, left to right."""
-        present = inputs["present"] > 0.5
-        mirrored = _cubic(torch.rand(len(present), device=present.device) < 0.5)
-        return inputs | {
-            name: torch.where(mirrored, inputs[name].flip(2), inputs[name])
-            for name, _ in self._given(inputs, present)
         }
 
     def _each_class(self, of: Tensor) -> Tensor:
@@ -121,7 +99,3 @@ def coarse_size(shape: Sequence[int]) -> int:
 def coarse(images: Tensor) -> Tensor:
     """(B, C, X, Y, Z) → (B, C, V): each image flat, and with voxels taken together."""
     return functional.avg_pool3d(images, COARSE, ceil_mode=True).flatten(2)
-
-
-def _cubic(column: Tensor) -> Tensor:
-    return column.view(-1, 1, 1, 1, 1)

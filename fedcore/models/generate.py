@@ -66,8 +66,10 @@ class ConditionalVae(Generative):
         self, encoder: Mapping[str, Autoencoder], classes: int, *,
         latent: int, correlated: float, modality_dropout: float, flip: bool,
     ) -> None:  # fmt: skip
-        super().__init__(encoder, classes, latent)
-        self.correlated, self.modality_dropout, self.flip = correlated, modality_dropout, flip
+        super().__init__(
+            encoder, classes, latent=latent, modality_dropout=modality_dropout, flip=flip
+        )
+        self.correlated = correlated
         self.prior = nn.Linear(classes, 2 * latent, bias=False)
         nn.init.zeros_(self.prior.weight)
 
@@ -78,37 +80,39 @@ class ConditionalVae(Generative):
         image whose ``present`` is 0 may hold anything, NaN included. While evaluating, what all
         classes have in common is taken away, in which float32 would drown the rest.
         """
-        inputs = self._blanked(inputs)
-        seen = inputs["present"] > 0.5
-        if self.training:
-            inputs, seen = self._varied(inputs)
-        mean, log_variance = self.posterior(inputs, seen)
+        present = inputs["present"] > 0.5
+        seen = self._seen(present)  # what the encoders see, so that each learns alone too
+        images = self._shown(inputs, present, self._turned(present))
+        mean, log_variance = self.posterior(images, seen)
         z = mean
         if self.training:
             z = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
-        bounds = self._log_likelihoods(inputs, z) - self._divergences(mean, log_variance)
+        bounds = self._log_likelihoods(images, present, z) - self._divergences(mean, log_variance)
         return bounds if self.training else (bounds - bounds.mean(dim=1, keepdim=True)).float()
 
-    def posterior(self, inputs: dict[str, Tensor], seen: Tensor) -> tuple[Tensor, Tensor]:
+    def posterior(self, images: Mapping[str, Tensor], seen: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance (B, L) of q(z | the modalities that are ``seen``, (B, M))."""
         precision = torch.ones(seen.shape[0], self.latent, device=seen.device)
         weighted = torch.zeros_like(precision)
-        for name, column in self._given(inputs, seen):
-            mean, log_variance = self._part(name).encode(inputs[name])
-            says = (-log_variance).exp() * column.unsqueeze(1)
+        columns = self._columns(seen)
+        for name, image in images.items():
+            mean, log_variance = self._part(name).encode(image)
+            says = (-log_variance).exp() * columns[name].unsqueeze(1)
             precision, weighted = precision + says, weighted + says * mean
         return weighted / precision, -precision.log()
 
     def expected(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Every modality as those that a subject has let expect it: name → (B, 1, X, Y, Z)."""
-        inputs = self._blanked(inputs)
-        mean, _ = self.posterior(inputs, inputs["present"] > 0.5)
+        mean, _ = self._posterior_of(inputs)
         return self._images(mean, self(inputs).softmax(dim=1))
 
     def divergence(self, inputs: dict[str, Tensor]) -> Tensor:
         """KL(q(z | x) ‖ p(z | c)) (B, K), in nats: what z says of this subject beside its class."""
-        inputs = self._blanked(inputs)
-        return self._divergences(*self.posterior(inputs, inputs["present"] > 0.5))
+        return self._divergences(*self._posterior_of(inputs))
+
+    def _posterior_of(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        present = inputs["present"] > 0.5
+        return self.posterior(self._shown(inputs, present, None), present)
 
     def _latent(self, noise: Tensor, weights: Tensor) -> Tensor:
         """Of the class's prior."""
@@ -118,13 +122,6 @@ class ConditionalVae(Generative):
     def _part(self, name: str) -> Autoencoder:
         return cast(Autoencoder, self.encoder[name])
 
-    def _varied(self, inputs: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor]:
-        """Every other head mirrored; and what the encoders see, so that each learns alone too."""
-        present = inputs["present"] > 0.5
-        draw = torch.rand(present.shape, device=present.device).masked_fill(~present, -1.0)
-        seen = present & ((draw >= self.modality_dropout) | (draw == draw.amax(1, keepdim=True)))
-        return (self._mirrored(inputs) if self.flip else inputs), seen
-
     def _divergences(self, mean: Tensor, log_variance: Tensor) -> Tensor:
         prior, prior_log_variance = _halves(self.prior(self._each_class(mean)))
         mean, log_variance = mean.unsqueeze(1), log_variance.unsqueeze(1)
@@ -132,18 +129,19 @@ class ConditionalVae(Generative):
         distance = (mean - prior).square() * (-prior_log_variance).exp()
         return 0.5 * (spread + distance - 1 - log_variance + prior_log_variance).sum(dim=2)
 
-    def _log_likelihoods(self, inputs: dict[str, Tensor], z: Tensor) -> Tensor:
+    def _log_likelihoods(self, images: Mapping[str, Tensor], present: Tensor, z: Tensor) -> Tensor:
         """log p(x | z, c) (B, K) of the images that each subject has, but for a constant."""
+        columns = self._columns(present)
         classes = self._each_class(z)
         total = torch.zeros(z.shape[0], self.classes, device=z.device)
-        for name, column in self._given(inputs, inputs["present"] > 0.5):
-            image = inputs[name].flatten(1).unsqueeze(1)
-            errors = self._part(name).decode(z.unsqueeze(1), classes) - image  # (B, K, V)
+        for name, image in images.items():
+            flat = image.flatten(1).unsqueeze(1)
+            errors = self._part(name).decode(z.unsqueeze(1), classes) - flat  # (B, K, V)
             if not self.training:
                 errors = errors.double()  # the classes differ by little
             error = errors.square().mean(dim=2).clamp(min=_LEAST)
-            voxels = image.shape[2] / self.correlated
-            total = total - 0.5 * voxels * error.log() * column.unsqueeze(1)
+            voxels = flat.shape[2] / self.correlated
+            total = total - 0.5 * voxels * error.log() * columns[name].unsqueeze(1)
         return total
 
 

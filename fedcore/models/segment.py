@@ -18,31 +18,18 @@ from torch.nn import functional
 
 from fedcore.config.task import Task
 from fedcore.errors import ConfigError
-from fedcore.models.build import drop
 from fedcore.models.fusion import FLOOR
+from fedcore.models.multimodal import Multimodal, mirrored
 
 
-class MultimodalSegmenter(nn.Module):
-    """Logits of each voxel's class from the modalities that the subject has.
-
-    ``modalities`` names the columns of ``present``, in the order of the plan.
-    """
+class MultimodalSegmenter(Multimodal):
+    """Logits of each voxel's class from the modalities that the subject has."""
 
     def __init__(
-        self,
-        encoder: Mapping[str, nn.Module],
-        fusion: Sequence[nn.Module],
-        decoder: nn.Module,
-        head: nn.Module,
-        *,
-        modality_dropout: float,
-        flip: bool,
-    ) -> None:
-        super().__init__()
-        self.modalities = tuple(encoder)
-        self.modality_dropout = modality_dropout
-        self.flip = flip
-        self.encoder = nn.ModuleDict(encoder)
+        self, encoder: Mapping[str, nn.Module], fusion: Sequence[nn.Module], decoder: nn.Module,
+        head: nn.Module, *, modality_dropout: float, flip: bool,
+    ) -> None:  # fmt: skip
+        super().__init__(encoder, modality_dropout=modality_dropout, flip=flip)
         self.fusion = nn.ModuleList(fusion)
         self.decoder = decoder
         self.head = head
@@ -53,24 +40,15 @@ class MultimodalSegmenter(nn.Module):
         An image whose ``present`` is 0 may hold anything; a modality that is not in ``inputs`` is
         not computed, and its encoder gets no gradient.
         """
-        present = inputs["present"] > 0.5
-        images = {name: inputs[name] for name in self.modalities if name in inputs}
-        if self.training and self.modality_dropout > 0:
-            present = drop(present, self.modality_dropout)
-        if not (self.training and self.flip):
-            return self._logits(images, present)
-        mirrored = _by_subject(torch.rand(len(present), device=present.device) < 0.5)
-        seen = {name: torch.where(mirrored, x.flip(2), x) for name, x in images.items()}
-        logits = self._logits(seen, present)
-        return torch.where(mirrored, logits.flip(2), logits)  # where the target is
+        present = self._seen(inputs["present"] > 0.5)
+        turned = self._turned(present)
+        logits = self._logits(self._shown(inputs, present, turned), present)
+        return mirrored(logits, turned)  # where the target is
 
     def _logits(self, images: Mapping[str, Tensor], present: Tensor) -> Tensor:
-        columns = dict(zip(self.modalities, present.unbind(dim=1), strict=True))
+        columns = self._columns(present)
         has = torch.stack([columns[name] for name in images], dim=1)  # (B, M) of those given
-        pyramids = [
-            self.encoder[name](image.masked_fill(~_by_subject(columns[name]), 0.0))
-            for name, image in images.items()
-        ]
+        pyramids = [self.encoder[name](image) for name, image in images.items()]
         scales = zip(self.fusion, zip(*pyramids, strict=True), strict=True)
         fused = [fuse(torch.stack(maps, dim=1), has) for fuse, maps in scales]
         return self.head(self.decoder(fused))  # type: ignore[no-any-return]
@@ -190,10 +168,6 @@ def segmenter(
         modality_dropout=modality_dropout,
         flip=flip,
     )
-
-
-def _by_subject(column: Tensor) -> Tensor:
-    return column.view(-1, 1, 1, 1, 1)
 
 
 def _by_map(present: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 import toy
-from faults import FaultyStore, Killed
+from faults import FaultyStore, Killed, deaths
 
 from fedcore.errors import StoreUnavailable, TemporaryError
 from fedcore.launch.api import Launcher
@@ -35,18 +35,18 @@ def play(server: Store, launcher: Launcher) -> str:
     return digest(load_state(run, PLAN.rounds).params)
 
 
-def operations_of_the_server() -> int:
+def operations_of_the_server() -> list[str]:
     store = MemoryStore()
     counting = FaultyStore(store, at=-1)
     play(counting, toy.InlineLauncher(store, toy.site_stores()))
-    return len(counting.operations)
+    return counting.operations
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 def test_server_killed_at_every_operation(undisturbed: str, before: bool) -> None:
-    total = operations_of_the_server()
-    assert total > 50, "the run must have enough boundaries for this to mean something"
-    for at in range(total):
+    operations = operations_of_the_server()
+    assert len(operations) > 50, "the run must have enough boundaries for this to mean something"
+    for at in deaths(operations, before=before):
         store = MemoryStore()
         launcher = toy.InlineLauncher(store, toy.site_stores())
         with pytest.raises(Killed):
@@ -58,7 +58,7 @@ def test_server_killed_at_every_operation(undisturbed: str, before: bool) -> Non
 def test_store_out_of_reach_is_temporary_and_loses_nothing(undisturbed: str, stage: str) -> None:
     store = MemoryStore()
     launcher = toy.InlineLauncher(store, toy.site_stores())
-    total = operations_of_the_server()
+    total = len(operations_of_the_server())
     at = {"start": 0, "middle": total // 2, "commit": _commit()}[stage]
     broken = FaultyStore(store, at, fault=StoreUnavailable, forever=True)
     with pytest.raises(TemporaryError):
@@ -67,28 +67,25 @@ def test_store_out_of_reach_is_temporary_and_loses_nothing(undisturbed: str, sta
 
 
 def _commit() -> int:
-    store = MemoryStore()
-    counting = FaultyStore(store, at=-1)
-    play(counting, toy.InlineLauncher(store, toy.site_stores()))
-    return counting.operations.index("create records/run-1/rounds/00000/record.json")
+    return operations_of_the_server().index("create records/run-1/rounds/00000/record.json")
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 def test_client_killed_at_every_operation(undisturbed: str, before: bool) -> None:
     """A client started again in the middle of its order sends the same update."""
 
-    def attempt(at: int) -> tuple[str, int]:
+    def attempt(at: int) -> tuple[str, list[str]]:
         store, data = MemoryStore(), toy.site_stores()
         faulty = FaultyStore(store, at, before=before)
         launcher = toy.InlineLauncher(faulty, data)
         try:
-            return play(store, launcher), len(faulty.operations)
+            return play(store, launcher), faulty.operations
         except Killed:
-            return play(store, toy.InlineLauncher(store, data)), len(faulty.operations)
+            return play(store, toy.InlineLauncher(store, data)), faulty.operations
 
-    result, total = attempt(-1)
+    result, operations = attempt(-1)
     assert result == undisturbed
-    for at in range(total):
+    for at in deaths(operations, before=before):
         assert attempt(at)[0] == undisturbed, f"killed at operation {at}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from fedcore.store.api import Store, Versioned
@@ -10,6 +10,15 @@ from fedcore.store.api import Store, Versioned
 
 class Killed(BaseException):
     """The process died here: nothing catches this, as nothing catches ``kill -9``."""
+
+
+def deaths(operations: Sequence[str], *, before: bool, every: int = 1) -> list[int]:
+    """The operations to die at: before each ``every``-th, or after every one that writes. To die
+    after a read leaves what dying before it does, and is not worth a run of its own."""
+    if before:
+        return list(range(0, len(operations), every))
+    reads = ("get ", "exists ", "list ")
+    return [at for at, name in enumerate(operations) if not name.startswith(reads)]
 
 
 class FaultyStore:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import toy
-from faults import FaultyStore, Killed
+from faults import FaultyStore, Killed, deaths
 
 from fedcore.store.api import Store
 from fedcore.store.memory import MemoryStore
@@ -18,19 +18,21 @@ Check = Callable[[Store, int], object]
 
 
 def kill_server(play: Play, check: Check, *, before: bool, every: int = 1) -> int:
-    """Kill the server before, or after, its operation 0, ``every``, … until none is left.
+    """Kill the server before each ``every``-th operation, or after every write (``faults.deaths``).
 
-    Returns how many operations that were, about.
+    Returns how often it died: a run that is encrypted may have an operation fewer than the next.
     """
-    at, killed = 0, True
-    while killed:
+    store = MemoryStore()
+    counting = FaultyStore(store, at=-1)
+    play(counting, toy.InlineLauncher(store, toy.site_stores()))
+    died = 0
+    for at in deaths(counting.operations, before=before, every=every):
         store = MemoryStore()
         launcher = toy.InlineLauncher(store, toy.site_stores())
-        killed = _dies(play, FaultyStore(store, at, before=before), launcher)
+        died += _dies(play, FaultyStore(store, at, before=before), launcher)
         play(store, launcher)
         check(store, at)
-        at += every
-    return at
+    return died
 
 
 def kill_client(
@@ -40,21 +42,23 @@ def kill_client(
 
     Another one takes its place.
     """
-    at, killed = 0, True
-    while killed:
+
+    def attempt(at: int) -> tuple[list[str], bool]:
         store, data = MemoryStore(), toy.site_stores()
-        hurt = FaultyStore(data["north"] if in_own_bucket else store, at, before=before)
+        faulty = FaultyStore(data["north"] if in_own_bucket else store, at, before=before)
         launcher = (
-            toy.InlineLauncher(store, {**data, "north": hurt})
+            toy.InlineLauncher(store, {**data, "north": faulty})
             if in_own_bucket
-            else toy.InlineLauncher(hurt, data)
+            else toy.InlineLauncher(faulty, data)
         )
-        killed = _dies(play, store, launcher)
-        if killed:
+        died = _dies(play, store, launcher)
+        if died:
             play(store, toy.InlineLauncher(store, data))
         check(store, at)
-        at += every
-    return at
+        return faulty.operations, died
+
+    operations, _ = attempt(-1)
+    return sum(attempt(at)[1] for at in deaths(operations, before=before, every=every))
 
 
 def _dies(play: Play, store: Store, launcher: toy.InlineLauncher) -> bool:
