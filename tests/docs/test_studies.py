@@ -7,6 +7,7 @@ import math
 import statistics
 from pathlib import Path
 
+from studies import synthetic
 from studies.rows import read
 from studies.segmentation import CENTRALISED, FEDERATED, SMALL
 
@@ -37,15 +38,26 @@ def test_the_audits_table() -> None:
         assert row["honest"] < row["claim"] < row["without_noise"]
 
 
-def test_the_table_of_synthetic_subjects() -> None:
-    page, found = (ROOT / "docs" / "synthetic.md").read_text(), FOUND["synthetic"]
-    for name, aucs in found["macro_auc"].items():
-        cell = f"{statistics.fmean(aucs):.3f} ± {statistics.stdev(aucs):.3f}"
-        assert f"| trained on {name} | {cell} |" in page
-    copies = found["memorisation"]
-    assert f"closeness {copies['closeness']:.3f}, and by chance {copies['low']:.3f}" in page
-    for name, explained in found["filled"].items():
-        assert f"{name} {explained:.3f}" in page
+def test_the_figures_of_synthetic_subjects() -> None:
+    page = (ROOT / "docs" / "synthetic.md").read_text().replace("−", "-")
+    rows = {(row.method, row.metric): row for row in read() if row.study == "synthetic"}
+
+    def mean(method: str, metric: str = synthetic.AUC) -> str:
+        return f"{rows[method, metric].mean:.3f}"
+
+    few = synthetic.FEW
+    both = rows[f"{few}, and the VAE's", synthetic.AUC]
+    vae, gan, then = (mean(name) for name in ("the VAE's", "the GAN's", f"the VAE's, then {few}"))
+    assert f"the VAE's subjects alone comes to {vae}, on those of the GAN to {gan}" in page
+    assert f"on the real ones of all hospitals to {mean(synthetic.ALL)}" in page
+    assert f"{mean(few)} with its own 36, {both.mean:.3f} ± {both.sd:.3f} mixed" in page
+    assert f"{then} with the VAE's first" in page
+    closeness = [mean(f"the {model}'s", "closeness") for model in synthetic.PLANS]
+    assert f"closeness {closeness[0]} (VAE) and {closeness[1]} (GAN)" in page
+    judge = rows["the GAN itself", synthetic.AUC]
+    assert f"judge's macro AUC is {judge.mean:.3f} ± {judge.sd:.3f}" in page
+    for modality in ("ct", "pet"):
+        assert f"({rows[modality, 'variance explained'].mean:.2f})" in page
 
 
 def test_the_table_of_few_bytes() -> None:
