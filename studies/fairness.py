@@ -63,7 +63,7 @@ BASE = {"re-weighting": "FedAvg", "group DRO": "FedAvg", "q-FedAvg, SGD": "FedAv
 FEDERATIONS = {"unfair": UNFAIR, "fair": FAIR, "judges": JUDGES}
 
 Figures = Mapping[str, float]
-"""Of one trained model: ``macro_auc``, ``gap``, ``tpr_gap``."""
+"""Of one trained model: ``gap``, ``tpr_gap``, ``macro_auc``."""
 
 
 def plan_of(rounds: int, method: str, seed: int) -> Plan:
@@ -78,9 +78,9 @@ def figures(plan: Plan, judges: Mapping[str, Store], params: Params) -> Figures:
     as_they_come = {AS_THEY_COME: judges[AS_THEY_COME]}
     gap = gaps(summarised(plan, judges, params, splits=["train"]))["scanner"]
     return {
-        "macro_auc": macro_auc(plan, as_they_come, params, splits=["train"]),
         "gap": float(gap["gap"]),
         "tpr_gap": float(gap["equal_opportunity"]["gap"]),
+        "macro_auc": macro_auc(plan, as_they_come, params, splits=["train"]),
     }
 
 
