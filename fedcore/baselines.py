@@ -126,7 +126,7 @@ def summarised(plan: Plan, params: Params, data: Datasets, *, min_cell: int = 5)
     module = build_model(plan)
     load_params(module, params)
     held_out = Pooled([splits["test"] for splits in data.values()])
-    scores, targets = local.predict(module, held_out, plan.training)
+    scores, targets = local.predict(module, held_out, plan.training, least=plan.task.least_voxels)
     metrics, classes = plan.task.metrics, plan.task.classes
     statistics = resolve(metrics.collect)(
         scores, targets, {}, num_classes=len(classes), min_cell=min_cell

@@ -152,7 +152,9 @@ class Learner:
         self.check(order.split)
         dataset = self._dataset(order.split)
         state.load_params(self._module, self._own(params, personal))
-        scores, targets = local.predict(self._module, dataset, self._plan.training)
+        scores, targets = local.predict(
+            self._module, dataset, self._plan.training, least=self._plan.task.least_voxels
+        )
         statistics = resolve(self._plan.task.metrics.collect)(
             scores,
             targets,

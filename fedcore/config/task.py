@@ -149,6 +149,10 @@ class Structure(Section):
         default=None, min_length=1, description="of a file with several structures, those of this "
         "one; unset = all above 0"
     )  # fmt: skip
+    least_voxels: int = Field(
+        default=0, ge=0, description="of the grid: where a model calls fewer of a subject's voxels "
+        "this, none of it was found"
+    )  # fmt: skip
 
 
 class Target(Section):
@@ -274,6 +278,13 @@ class Task(Section):
                     f"preprocessing: {field} is among the dataset's arguments too; give it once"
                 )
         return self
+
+    @property
+    def least_voxels(self) -> list[int]:
+        """By class, ``least_voxels`` of its structure; nothing of a classification."""
+        if self.target is None:
+            return []
+        return [0, *(of.least_voxels for of in self.target.structures.values())]
 
     def functions(self) -> list[str]:
         """Every importable name that a client will call for this task."""

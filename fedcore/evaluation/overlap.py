@@ -45,6 +45,23 @@ UNITS = 1 << 20
 _BINS = 20
 
 
+def spared(scores: NDArray[Any], least: Sequence[int]) -> NDArray[Any]:
+    """Scores (B, K, X, Y, Z) by which a class that is the likeliest of fewer than ``least[k]`` of a
+    subject's voxels is so nowhere: there the next likeliest is. Shorter ``least``: 0 of the rest.
+
+    >>> scores = np.array([[[[[0.4, 0.3, 0.9]]], [[[0.6, 0.7, 0.1]]]]])
+    >>> [spared(scores, [0, fewest]).argmax(axis=1).ravel().tolist() for fewest in (2, 3)]
+    [[1, 1, 0], [0, 0, 0]]
+    """
+    called, found = scores.argmax(axis=1), scores
+    for k, fewest in enumerate(least):
+        few = (called == k).reshape(len(called), -1).sum(axis=1) < fewest
+        if few.any():
+            found = found.copy() if found is scores else found
+            found[few, k] = scores.min()  # finite, for it may be interpolated; the first class wins
+    return found
+
+
 def collect(
     found: NDArray[Any],
     true: NDArray[Any],

@@ -22,8 +22,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from fedcore.config.task import Task
 from fedcore.data.preprocess import Grid
 from fedcore.errors import BlobError, DataError, FedcoreError
+from fedcore.evaluation.overlap import spared
 from fedcore.serving import body, outlines, scans
 from fedcore.serving.champion import Load, Served
 from fedcore.serving.predictor import Images
@@ -107,7 +109,8 @@ def _predict(served: Served, data: bytes | Mapping[str, bytes], max_bytes: int) 
     used = [name for name in predictor.inputs if name in images]
     if found.ndim > 2:
         told = {"X-Fedcore-Version": str(manifest.version), "X-Fedcore-Modalities": ",".join(used)}
-        return _outlined(found, grid, scan, told)
+        least = Task.model_validate(manifest.plan["task"]).least_voxels
+        return _outlined(spared(found, least), grid, scan, told)
     return JSONResponse({
         "model": {"version": manifest.version, "onnx_digest": manifest.onnx_digest},
         "modalities_used": used,

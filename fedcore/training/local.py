@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from fedcore.aggregation import statistics
 from fedcore.config.learning import Training
 from fedcore.errors import ConfigError, DataError, PermanentError
+from fedcore.evaluation.overlap import spared
 from fedcore.params import FloatArray, Params, module_of
 from fedcore.seeds import derive
 from fedcore.training.alignment import Features, Term
@@ -113,13 +114,15 @@ def train(
 
 
 def predict(
-    module: nn.Module, dataset: Examples, training: Training, *, compute: Compute | None = None
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    module: nn.Module, dataset: Examples, training: Training, *, least: Sequence[int] = (),
+    compute: Compute | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:  # fmt: skip
     """What evaluation counts from, a row a subject, in the dataset's order and full precision.
 
     Of logits (B, K): softmax scores (N, K) and targets (N,). Of logits of voxels (B, K, X, Y, Z):
     how many were called each class rightly and in all (N, K, 2), and are it (N, K), so that memory
-    does not grow with the voxels; with ``training.patches`` of windows that cover the whole. Raises
+    does not grow with the voxels; with ``training.patches`` of windows that cover the whole. A
+    class that fewer than ``least[k]`` of a subject's voxels are called is not called at all. Raises
     DataError when the dataset is empty, ConfigError when the outputs are neither.
     """
     compute = compute or _compute(training)
@@ -134,17 +137,19 @@ def predict(
             else:
                 size = target.shape[1:]
                 outputs = probabilities(module, inputs, size, training.patches, compute)
-            rows, of = _rows(outputs, target.long())
+            rows, of = _rows(outputs, target.long(), least)
             found.append(rows)
             targets.append(of)
     return torch.cat(found).numpy(), torch.cat(targets).numpy()
 
 
-def _rows(outputs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def _rows(outputs: Tensor, target: Tensor, least: Sequence[int]) -> tuple[Tensor, Tensor]:
     """What ``predict`` gives of one batch."""
     if outputs.dim() == 2 and target.dim() == 1:
         return outputs.double().softmax(dim=1).cpu(), target
     if outputs.dim() > 2 and outputs.shape[2:] == target.shape[1:]:
+        if any(least):
+            outputs = torch.from_numpy(spared(outputs.float().cpu().numpy(), least))
         return voxel_counts(outputs.argmax(dim=1).cpu(), target, outputs.shape[1])
     raise ConfigError(
         f"the model gives outputs of shape {tuple(outputs.shape)} for targets of shape "

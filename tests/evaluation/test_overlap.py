@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fedcore.errors import ConfigError, DataError, UpdateRejected
 from fedcore.evaluation.metrics import merge
-from fedcore.evaluation.overlap import collect, summarise
+from fedcore.evaluation.overlap import collect, spared, summarise
 from fedcore.evaluation.tally import counts, layout_of, words
 
 CLASSES = ["background", "oedema", "tumour"]
@@ -78,6 +78,20 @@ def test_who_does_not_have_a_structure_has_no_dice_but_may_be_a_false_alarm() ->
     assert overall["dice"]["value"] == 1, "of the structures that somebody has"
     (missed,) = [figures(counted(subjects((healthy, ill))))["per_class"]["tumour"]]
     assert (missed["missed"], missed["dice"]["value"]) == (1, 0)
+
+
+def test_a_class_of_few_voxels_gives_way_to_the_next_likeliest_in_that_subject_alone() -> None:
+    scores = np.zeros((2, 3, 2, 2, 2))
+    scores[:, 0] = 0.2
+    scores[0, 2, 0, 0, 0] = 0.7  # one voxel
+    scores[0, 1, 0, 0] = 0.4  # two, one of them below the other class
+    scores[1, 2, 0] = 0.7  # four
+    called = spared(scores, [0, 0, 2]).argmax(axis=1)
+    assert np.bincount(called[0].ravel()).tolist() == [6, 2]
+    assert np.bincount(called[1].ravel()).tolist() == [4, 0, 4]
+    assert np.isfinite(spared(scores, [0, 9, 9])).all()
+    assert not spared(scores, [0, 9, 9]).argmax(axis=1).any(), "the background is always there"
+    assert spared(scores, []) is scores
 
 
 def test_merged_sites_give_the_bits_of_pooled_data() -> None:

@@ -25,6 +25,7 @@ from fedcore.serving.predictor import Predictor
 from fedcore.store.memory import MemoryStore
 from fedcore.training.state import load_params
 
+FIGURES = ("specificity", "dice")
 GATES = {
     "min_dice": 0.6, "min_site_dice": 0.5, "min_sensitivity": 0.6, "max_group_gap": 0.3,
 }  # fmt: skip
@@ -154,6 +155,22 @@ def test_patches_learn_it_and_whole_volumes_are_judged(patched: Any) -> None:
     release.register(run, found, release.judge(run, found), store)
     card = model_card(Registry(store, run.plan.name).show(1))
     assert "takes patches of 8 × 8 × 8 voxels" in card
+
+
+def test_who_has_no_structure_is_spared_by_the_fewest_voxels_that_count() -> None:
+    told = []
+    for voxels in (0, outlined.SIDE**3):
+        _, _, found = played(fewest(outlined.plan(rounds=1), voxels))
+        told.append({name: found.summary["overall"][name]["value"] for name in FIGURES})
+    assert told[0]["specificity"] < 1
+    assert told[0]["dice"] > 0
+    assert told[1] == {"specificity": 1, "dice": 0}
+
+
+def fewest(plan: toy.Plan, voxels: int) -> toy.Plan:
+    fields = plan.model_dump(mode="json")
+    fields["task"]["target"]["structures"]["lesion"]["least_voxels"] = voxels
+    return toy.Plan.model_validate(fields)
 
 
 def test_what_is_served_of_a_larger_volume_is_what_monai_makes_of_the_model(patched: Any) -> None:

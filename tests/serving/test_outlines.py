@@ -79,8 +79,10 @@ def scan(order: Sequence[int] = (0, 1, 2), voxel_mm: float = 2.0) -> tuple[bytes
     return gzip.compress(nibabel.Nifti1Image(voxels, affine).to_bytes()), lesion
 
 
-def serving(onnx: bytes) -> TestClient:
-    manifest = Manifest({"task": task()})
+def serving(onnx: bytes, least_voxels: int = 0) -> TestClient:
+    what = task()
+    what["target"]["structures"]["lesion"]["least_voxels"] = least_voxels
+    manifest = Manifest({"task": what})
     app = create_app(lambda: (onnx, manifest), lambda: 3, registry=CollectorRegistry())
     return TestClient(app, raise_server_exceptions=False)
 
@@ -136,6 +138,28 @@ def test_a_model_of_patches_answers_on_the_whole_scan(client: Any) -> None:
     )
     assert wanted.any()
     assert (found != wanted).mean() < 1e-4, "but for ties that rounding decides"
+
+
+def test_a_structure_of_fewer_voxels_than_the_plan_asks_was_not_found() -> None:
+    image = np.zeros((2, 1, *SHAPE), np.float32)
+    image[0, 0, 3:6, 4, 5] = 2.0
+    image[1, 0, 3:5, 4, 5] = 2.0
+    body = io.BytesIO()
+    np.savez(body, t1=image)
+    data, lesion = scan()
+    with serving(model(), least_voxels=3) as client:
+        labels = np.load(io.BytesIO(client.post("/predict", content=body.getvalue()).content))
+        scanned = client.post("/predict", files={"t1": ("t1.nii.gz", data)})
+    assert labels["labels"].sum(axis=(1, 2, 3)).tolist() == [3, 0]
+    assert outlined(scanned.content).any()
+    on_grid = lesion.sum() // 8  # voxels of 4 mm where the scan's are of 2
+    with serving(model(), least_voxels=2 * int(on_grid)) as client:
+        scanned = client.post("/predict", files={"t1": ("t1.nii.gz", data)})
+    assert not outlined(scanned.content).any()
+
+
+def outlined(mask: bytes) -> np.ndarray:
+    return np.asarray(nibabel.Nifti1Image.from_bytes(gzip.decompress(mask)).dataobj)
 
 
 def test_a_scan_that_cannot_be_used_is_told_as_for_a_classifier(client: Any) -> None:
