@@ -51,6 +51,8 @@ def small(seed: int) -> Plan:
     fields["task"]["dataset"]["arguments"] |= {
         "shape": [20, 24, 20], "spacing_mm": 8.0, "fractions": [0.6, 0.05, 0.35],
     }  # fmt: skip
+    for structure in fields["task"]["target"]["structures"].values():
+        structure["least_voxels"] = 0  # of the shipped plan's smaller ones
     return Plan.model_validate(fields)
 
 
