@@ -14,7 +14,8 @@ setup: $(VENV)/.installed  ## install fedcore and its tools into .venv
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# What is imported is compiled then; most of what comes along never is.
+	$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
 demo: setup  ## train a model across four simulated hospitals; e.g. ARGS="--baselines --json"

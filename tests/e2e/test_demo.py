@@ -54,7 +54,6 @@ def test_nothing_is_left_running(undisturbed: tuple[Path, dict[str, Any]]) -> No
 
 
 STAGES_OF_THE_FLOW = [
-    ("sees", "replies/north/.*/000000.safetensors"),
     ("before", "rounds/00000/record.json"),
     ("after", "verdict.json"),
     ("after", "release.json"),

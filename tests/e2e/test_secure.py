@@ -54,14 +54,6 @@ def test_clients_and_flow_killed_at_the_stages(tmp_path: Path, masked: Result) -
     assert "dropped out" not in log_of(workdir).read_text()
 
 
-def test_drill_before_the_update_costs_one_site_one_round(tmp_path: Path, masked: Result) -> None:
-    workdir = copy_of(masked[0], tmp_path / "drill")
-    drill = ("--secure", "masks", "--drop", "north@update")
-    result = end(start(workdir, *drill, changes=MOSTLY_HELD_OUT))
-    assert result["params_sha256"] != masked[1]["params_sha256"]
-    assert "a drill" in log_of(workdir).read_text() + Path(result["report"]).read_text()
-
-
 def test_statistics_behind_masks_and_a_drill_before_unmask(tmp_path: Path, masked: Result) -> None:
     """The same model and the same figures over all sites; none by site, in the page neither.
 
