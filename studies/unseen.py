@@ -27,7 +27,7 @@ from studies.jobs import by_method
 from studies.rows import Row, gained
 from studies.settings import MR_ALONE, sites_of, small_plan
 
-SEEDS = range(2)
+SEEDS = range(3)
 ROUNDS = 24
 """After 12 a model that sees varied images is far from settled."""
 
