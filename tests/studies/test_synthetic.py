@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import means
 import pytest
+import toy
 
 from fedcore.models.adversarial import ConditionalGan
 from fedcore.models.generate import ConditionalVae
 from fedcore.models.initial import build_model
+from fedcore.training.state import get_params
+from studies import federation
 from studies import synthetic as study
 
 
@@ -15,6 +19,13 @@ def test_each_model_is_a_legal_plan(model: str, of: type) -> None:
     plan = study.plan_of(model, 3)
     assert isinstance(build_model(plan), of)
     assert plan.seed == 3
+
+
+def test_figures_that_only_a_generative_plan_has_are_summed_up_too() -> None:
+    plan = means.plan(metrics={"reconstruction": True, "memorisation": 50})
+    params = get_params(build_model(plan))
+    overall = federation.summarised(plan, toy.site_stores(), params, min_cell=1)["overall"]
+    assert {"macro_auc", "reconstruction", "memorisation"} <= set(overall)
 
 
 def test_what_is_added_to_the_smallest_site_is_compared_with_its_own_seed_by_seed() -> None:
