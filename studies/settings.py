@@ -115,9 +115,10 @@ def federation(setting: str, seed: int) -> list[SiteSpec]:
 
 
 @functools.cache  # a process reads each site once
-def sites_of(setting: str) -> Mapping[str, Store]:
-    """Their files by name, made if they are not there yet (a minute)."""
-    return made(federation(setting, SEED), FOLDER / setting.replace(" ", "-"), SEED)
+def sites_of(setting: str, seed: int = SEED) -> Mapping[str, Store]:
+    """Their files by name, made if they are not there yet (a minute). ``seed``: of their people."""
+    folder = setting.replace(" ", "-") + (f"-{seed}" if seed != SEED else "")
+    return made(federation(setting, seed), FOLDER / folder, seed)
 
 
 def small_plan(
