@@ -160,6 +160,13 @@ def _privacy(privacy: Mapping[str, Any]) -> str:
     return f"{head} {statement}".strip()
 
 
+def _least_voxels(manifest: Manifest) -> dict[str, int]:
+    """Structure → how many of a subject's voxels must be called so, where the plan asks that."""
+    target = (manifest.plan.get("task") or {}).get("target") or {}
+    asked = {name: of.get("least_voxels", 0) for name, of in target.get("structures", {}).items()}
+    return {name: number for name, number in asked.items() if number}
+
+
 def _limits(manifest: Manifest) -> str:
     subjects = sum(of.get("num_subjects") or 0 for of in manifest.participants.values())
     sites = len(manifest.participants)
@@ -178,6 +185,12 @@ def _limits(manifest: Manifest) -> str:
         lines.append(
             f"`model.onnx` takes patches of {size} voxels; `fedcore serve` moves them over larger "
             "images."
+        )
+    if least := _least_voxels(manifest):
+        told = _listed([f"{number} of {name}" for name, number in least.items()])
+        lines.append(
+            f"Fewer voxels of the model's grid than {told} count as none: in the figures above and "
+            "in what `fedcore serve` answers, not in `model.onnx`."
         )
     undefined = ((manifest.metrics.get("all") or {}).get("overall") or {}).get("undefined") or ()
     if undefined:

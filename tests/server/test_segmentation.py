@@ -158,13 +158,17 @@ def test_patches_learn_it_and_whole_volumes_are_judged(patched: Any) -> None:
 
 
 def test_who_has_no_structure_is_spared_by_the_fewest_voxels_that_count() -> None:
-    told = []
+    told, cards = [], []
     for voxels in (0, outlined.SIDE**3):
-        _, _, found = played(fewest(outlined.plan(rounds=1), voxels))
+        run, _, found = played(fewest(outlined.plan(rounds=1), voxels), exported=True)
+        release.register(run, found, release.judge(run, found), store := MemoryStore())
+        cards.append(model_card(Registry(store, run.plan.name).show(1)))
         told.append({name: found.summary["overall"][name]["value"] for name in FIGURES})
     assert told[0]["specificity"] < 1
     assert told[0]["dice"] > 0
     assert told[1] == {"specificity": 1, "dice": 0}
+    assert "count as none" not in cards[0]
+    assert f"than {outlined.SIDE**3} of lesion count as none" in cards[1]
 
 
 def fewest(plan: toy.Plan, voxels: int) -> toy.Plan:
