@@ -45,8 +45,8 @@ BY_ROOM: Mapping[str, Any] = {"attribute": "scanner"}
 SGD = {"optimizer": "sgd", "learning_rate": 0.02}
 
 BALANCED = "FedAvg, where half are scanned without"
-"""As many subjects, of whom the group is no longer few: what is left of the gap then, no method
-can be asked to remove."""
+"""No method: as many subjects, of whom the group is no longer few. What is left of the gap then
+does not come of that."""
 
 METHODS: Mapping[str, Sections] = {
     "FedAvg": {},

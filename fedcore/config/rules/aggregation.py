@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def check(plan: Plan) -> list[str]:
-    """Its faults."""
+    """Each fault of the plan that is of this kind, as one sentence."""
     cohort, how, faults = plan.cohort, plan.aggregation, []
     if how.weights == "uniform" and how.weight_cap is not None:
         faults.append("aggregation: weight_cap has no effect with weights: uniform; remove it")

@@ -15,7 +15,7 @@ _ORDER = {"low_rank": 0, "subsample": 0, "top_k": 1, "float16": 2, "quantise": 2
 
 
 def check(plan: Plan) -> list[str]:
-    """Its faults."""
+    """Each fault of the plan that is of this kind, as one sentence."""
     how, where = plan.compression, "compression: "
     faults = []
     chains = {"up": how.up, "down": how.down}

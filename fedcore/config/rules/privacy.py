@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def check(plan: Plan) -> list[str]:
-    """Its faults."""
+    """Each fault of the plan that is of this kind, as one sentence."""
     return [
         *_without_a_bound(plan),
         *_against_noise_in_shares(plan),

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def check(plan: Plan) -> list[str]:
-    """Its faults."""
+    """Each fault of the plan that is of this kind, as one sentence."""
     return [*_against_secure_aggregation(plan), *_against_hidden_statistics(plan)]
 
 

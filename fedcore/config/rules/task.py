@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def check(plan: Plan) -> list[str]:
-    """Its faults."""
+    """Each fault of the plan that is of this kind, as one sentence."""
     faults = []
     if plan.gates.max_group_gap is not None and not plan.task.groups:
         faults.append("gates: max_group_gap needs task.groups to compare; name them or remove it")

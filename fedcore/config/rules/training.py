@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def check(plan: Plan) -> list[str]:
-    """Its faults."""
+    """Each fault of the plan that is of this kind, as one sentence."""
     training, faults = plan.training, []
     if training.mixed_precision and training.device == "cpu":
         faults.append("training: mixed_precision is for GPUs; remove it or set device: auto")
